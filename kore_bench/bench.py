@@ -1,0 +1,109 @@
+"""One whole run: its folder, the cells still to do, the engine, and the reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kore_bench.engines import Event, run_cells
+from kore_bench.errors import UserError
+from kore_bench.grid import Cell, list_cells, versions
+from kore_bench.plan import Plan, Request, make_plan, preflight
+from kore_bench.results import RunFolder, write_text
+
+Rerun = Literal["never", "failed", "always"]
+
+
+def prepare(request: Request, folder: Path) -> tuple[Plan, list[Cell]]:
+    """Plan a request, check everything that can be checked, and list its cells; loads no model and writes nothing."""
+    plan = make_plan(request)
+    run = RunFolder(folder)
+    if folder.exists() and any(folder.iterdir()):
+        check_same_run(run, plan)
+    knowledge = preflight(plan, folder)
+    return plan, list_cells(plan, knowledge)
+
+
+def check_same_run(run: RunFolder, plan: Plan) -> None:
+    """Raise UserError where ``run`` was made under another plan; only methods and seeds may be added to a run."""
+    old = run.plan()
+    new = describe(plan)
+    for part in ("request", "train", "old"):
+        before = dict(old.get(part) or {})
+        for name, now in new[part].items():
+            if name not in {"methods", "seeds", "plugins"} and before.get(name) != now:
+                raise UserError(
+                    f"{run.path} is a run with {name} {before.get(name)!r}, not {now!r}: give this one another --name"
+                )
+
+
+def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
+    """Return the cells without a finished record (``failed``: or a failed one; ``always``: all of them)."""
+    todo = []
+    for cell in cells:
+        record = run.read(cell.name)
+        again = rerun == "always" or record is None or (rerun == "failed" and record.status == "failed")
+        if again:
+            todo.append(cell)
+    return todo
+
+
+def execute(
+    plan: Plan, cells: Sequence[Cell], folder: Path, *, jobs: int, rerun: Rerun, listen: Callable[[Event], None]
+) -> RunFolder:
+    """Run what is missing and return the run's folder, all of whose cells then have a record.
+
+    A repeated call with the same plan goes on where an earlier one stopped. The plan of the latest call is kept; cells
+    of earlier ones stay on disk.
+    """
+    run = RunFolder(folder)
+    write_plan(run, plan, cells)
+    todo = pending(run, cells, rerun)
+    for cell in todo:
+        shutil.rmtree(run.cell(cell.name), ignore_errors=True)
+    run_cells(plan.request, folder, todo, jobs, listen)
+    return run
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain values."""
+    request = json.loads(json.dumps(asdict(plan.request)))
+    return {"request": request, "train": asdict(plan.train), "budget": plan.train.budget, "old": asdict(plan.old)}
+
+
+def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
+    """Write ``plan.yaml``, ``environment.json`` and the tuning trials behind the rates.
+
+    Cells of an earlier call stay in the plan unless this one has the same method and seed.
+    """
+    earlier = run.plan()["cells"] if (run.path / "plan.yaml").exists() else []
+    names = {name.rpartition("--")[0]: name for name in [*earlier, *(cell.name for cell in cells)]}
+    body = {**describe(plan), "cells": list(names.values())}
+    write_text(run.path / "plan.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+    environment = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()}
+    write_text(run.path / "environment.json", json.dumps({**environment, "versions": versions()}, indent=1) + "\n")
+    chosen = [entry for method in plan.methods if (entry := plan.tuned(method.name)) is not None]
+    if chosen:
+        write_text(run.path / "tuning.json", json.dumps(chosen, indent=1) + "\n")
+
+
+def default_jobs(plan: Plan, cells: int) -> int:
+    """Return how many cells run at once: one a GPU, else as many as cores and free memory carry."""
+    import torch
+
+    if torch.cuda.is_available():
+        return max(1, min(torch.cuda.device_count(), cells))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (ValueError, OSError):
+        free = plan.card.memory
+    return max(1, min(cores, cells, int(free // plan.card.memory)))

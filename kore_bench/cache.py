@@ -1,0 +1,90 @@
+"""What is computed once and shared across cells and runs: tensors and base evaluations, by the content of their key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cache_folder() -> Path:
+    """Return the cache's folder: ``KORE_BENCH_CACHE``, else ``kore-bench`` in the user's cache folder."""
+    given = os.environ.get("KORE_BENCH_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kore-bench"
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def cached_tensors(key: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return ``compute()`` or what an earlier call with an equal key kept (safetensors on the CPU).
+
+    Two processes that want the same key at once compute it once; a file that cannot be read is computed again.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    file = cache_folder() / "tensors" / f"{digest(key)}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if file.exists():
+            try:
+                return load_file(file)
+            except (SafetensorError, OSError):
+                file.unlink()
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in compute().items()}
+        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        os.close(handle)
+        save_file(tensors, temporary, metadata={"key": json.dumps(key, sort_keys=True)})
+        os.replace(temporary, file)
+    return tensors
+
+
+def keep_folder(source: Path, name: str) -> None:
+    """Keep a copy of a finished folder under ``name``, replacing none that stands."""
+    target = cache_folder() / "cells" / name
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
+    shutil.copytree(source, temporary, dirs_exist_ok=True)
+    try:
+        temporary.rename(target)
+    except OSError:  # another process was faster
+        shutil.rmtree(temporary)
+
+
+def fetch_folder(name: str, target: Path) -> bool:
+    """Copy the kept folder called ``name`` to ``target``; return whether there was one."""
+    source = cache_folder() / "cells" / name
+    if not source.is_dir():
+        return False
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    return True
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a SHA-256 that identifies a checkpoint's folder: every byte of small files, size and ends of large ones."""
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
+            size = file.stat().st_size
+            total.update(f"{file.relative_to(folder)}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                total.update(stream.read(2**26))
+                if size > 2**26:
+                    stream.seek(max(2**26, size - 2**20))
+                    total.update(stream.read())
+    return total.hexdigest()

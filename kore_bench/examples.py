@@ -1,0 +1,103 @@
+"""The nouns of the data: knowledge items, their facts, training conversations and evaluation questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One exchange of a conversation; the loss is taken on the answer's tokens only."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One training conversation about zero or more images.
+
+    The images stand in front of the first question, in order; ``source`` says where the example comes from
+    ("injection", "replay", "kore/dialogue", or the skill of an old-knowledge sample).
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    turns: tuple[Turn, ...]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One structured fact of an item: ``subject`` (a ``hypernym``) has ``relation`` ``value``.
+
+    ``questions`` are wordings that may be trained on; each contains the subject's name.
+    """
+
+    subject: str
+    hypernym: str
+    relation: str
+    value: str
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One piece of knowledge to inject: an image and a text about it.
+
+    ``prompt`` is the human turn of the injection file (without the image mark); ``retrieved`` are further images
+    that an image search for the item's name would find; ``facts`` is empty where no sidecar gives them.
+    """
+
+    id: str
+    image: Path
+    prompt: str
+    text: str
+    name: str = ""
+    type: str = ""
+    kind: str = ""
+    retrieved: tuple[Path, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+    def example(self) -> Example:
+        """Return the plain training conversation of the injection file."""
+        turn = Turn(question=self.prompt, answer=self.text)
+        return Example(id=self.id, images=(self.image,), turns=(turn,), source="injection")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One evaluation query; ``text`` holds the question and its instruction.
+
+    ``group`` is what answers depend on jointly (the entity, or the question itself): intervals resample groups.
+    ``type`` is EVOKE's fine-grained type or a retention dimension, ``kind`` is ``news`` or ``wiki`` or empty.
+    ``context`` is the paragraph that the in-context reference reads first.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    text: str
+    answer: str
+    type: str = ""
+    kind: str = ""
+    group: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """All that one run injects and measures, read from one folder.
+
+    ``old`` maps each skill to samples of old knowledge for calibration, Fisher information and replay; ``retention``
+    and ``old_facts`` are empty where the folder has no such file. ``digest`` is the SHA-256 over the folder's files.
+    """
+
+    root: Path
+    digest: str
+    items: tuple[Item, ...]
+    questions: tuple[Question, ...]
+    retention: tuple[Question, ...] = ()
+    old_facts: tuple[Question, ...] = ()
+    old: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)

@@ -1,0 +1,146 @@
+"""Cells (model x method x seed): their settings and the keys that say whether one is done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kore_bench.cache import digest, fingerprint
+from kore_bench.card import TrainSettings
+from kore_bench.errors import UserError
+from kore_bench.examples import Knowledge
+from kore_bench.plan import REFERENCES, Plan
+from kore_bench.registry import Composition, digest_sources
+from kore_bench.results import cell_name
+
+_PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
+_NOT_IN_CELLS = {"cli.py", "bench.py", "engines.py", "tune.py", "report.py", "errors.py", "progress.py", "results.py"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model x method x seed with every setting decided; plain values, so that it can be sent to a worker.
+
+    ``method`` may be a reference (``base``, ``in-context``), which trains nothing. ``settings`` are the tuned
+    ``component.field`` values; ``tuned`` says in words where the learning rate came from.
+    """
+
+    model: str
+    method: str
+    seed: int
+    key: str
+    learning_rate: float = 0.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    tuned: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the cell's folder."""
+        return cell_name(self.model, self.method, self.seed, self.key)
+
+    @property
+    def reference(self) -> bool:
+        """Return whether the cell trains nothing."""
+        return self.method in REFERENCES
+
+
+def list_cells(plan: Plan, knowledge: Knowledge) -> list[Cell]:
+    """Return the references and then every method, seed by seed within each."""
+    shared = shared_key(plan, knowledge)
+    cells = []
+    for name in REFERENCES:
+        for seed in plan.request.seeds:
+            key = digest({**shared, "method": name, "seed": seed})
+            cells.append(Cell(model=plan.card.name, method=name, seed=seed, key=key))
+    for method in plan.methods:
+        for seed in plan.request.seeds:
+            cells.append(method_cell(plan, method, seed, shared))
+    return cells
+
+
+def shared_key(plan: Plan, knowledge: Knowledge) -> dict[str, Any]:
+    """Return the part of a key that all cells of a plan share."""
+    return {
+        "base": base_key(plan),
+        "data": knowledge.digest,
+        "tasks": {task.card.name: asdict(task) for task in plan.tasks},
+        "engine": engine_digest(plan),
+        "versions": versions(),
+        "old": asdict(plan.old),
+    }
+
+
+def method_cell(
+    plan: Plan, method: Composition, seed: int, shared: Mapping[str, Any], trial: Mapping[str, str] | None = None
+) -> Cell:
+    """Return the cell of a method: its rate is the one given, else the tuned one, else the card's.
+
+    ``trial`` holds the ``component.field`` values of a tuning trial, in place of tuned ones.
+    """
+    rate, settings, tuned = decide_rate(plan, method)
+    settings = settings if trial is None else dict(trial)
+    composed = plan.method(method.name, settings)
+    key = digest(
+        {
+            **shared,
+            "method": method.name,
+            "settings": composed.settings(),
+            "source": composed.digest(),
+            "train": asdict(replace(plan.train, learning_rate=rate)),
+            "seed": seed,
+        }
+    )
+    return Cell(
+        model=plan.card.name, method=method.name, seed=seed, key=key, learning_rate=rate, settings=settings, tuned=tuned
+    )
+
+
+def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str], str]:
+    """Return a method's learning rate, its tuned settings, and in words where they come from."""
+    entry = plan.tuned(method.name)
+    tuned = {key: str(value) for key, value in entry["chosen"]["settings"].items()} if entry else {}
+    if plan.train.learning_rate:
+        return plan.train.learning_rate, {}, "given"
+    if entry is None:
+        kind = "full" if method.adapter.name == "full" else "lora"
+        return plan.card.learning_rates[kind], {}, "untuned"
+    same = plan.method(method.name, tuned).settings() == plan.registry.compose(method.name, tuned).settings()
+    return float(entry["chosen"]["learning_rate"]), tuned, "tuned" if same else "tuned at other settings"
+
+
+def base_key(plan: Plan) -> dict[str, Any]:
+    """Return what identifies the base model: its card's source and, for a folder, the checkpoint's content."""
+    card, folder = plan.card, Path(plan.card.path)
+    content = fingerprint(folder) if folder.is_dir() else card.revision
+    if not content:
+        raise UserError(f"model {card.name}: {card.path} is no folder here, and its card pins no revision")
+    return {"model": card.name, "content": content, "dtype": card.dtype}
+
+
+def engine_digest(plan: Plan) -> str:
+    """Return the SHA-256 over the engine's and the tasks' sources that can change a figure."""
+    folder = Path(__file__).parent
+    files = [file for file in sorted(folder.rglob("*.py")) if file.name not in _NOT_IN_CELLS]
+    tasks = plan.registry.all("tasks")
+    return digest_sources([*files, *(tasks[task.card.name].file for task in plan.tasks)])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that the figures rest on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # an uninstalled checkout
+            from kore_bench import __version__
+
+            found[package] = __version__
+    return found
+
+
+def cell_settings(plan: Plan, cell: Cell) -> tuple[Composition, TrainSettings]:
+    """Return the composition and the training settings that a cell runs with."""
+    return plan.method(cell.method, cell.settings), replace(plan.train, learning_rate=cell.learning_rate)

@@ -1,0 +1,60 @@
+"""What `kore-bench list` shows: names in a table, or one object with its settings."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kore_bench.component import settings_of
+from kore_bench.errors import UserError, nearest
+from kore_bench.registry import Registry
+
+
+def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
+    """Return a table of all objects of ``kind``, or all about the one called ``name``.
+
+    Raises UserError with the nearest name where there is none; a method's name may be a mixture.
+    """
+    found = registry.all(kind)
+    if not name:
+        table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+        for key, entry in found.items():
+            table.add_row(key, Text(_summary(entry.value)))
+        return table
+    if kind == "methods":
+        return _method(registry, name)
+    if name not in found:
+        raise UserError(f"unknown {kind[:-1]} {name!r}: {nearest(name, found)}")
+    value = found[name].value
+    fields = vars(value.card) if kind == "tasks" else vars(value)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for key, content in fields.items():
+        table.add_row(key, Text(str(getattr(content, "__name__", content))))
+    return table
+
+
+def _summary(value: Any) -> str:
+    return str(getattr(value, "summary", "") or getattr(value, "title", "") or value.card.title)
+
+
+def _method(registry: Registry, name: str) -> RenderableType:
+    composition = registry.compose(name)
+    known = registry.all("methods")
+    parts: list[RenderableType] = [Text(name, style="bold")]
+    if name in known:
+        method = known[name].value
+        parts += [Text(method.summary), Text(f"source: {method.source}")]
+    for component in composition.components:
+        parts += [Text(), Text(component.name, style="bold"), Text(inspect.getdoc(type(component)) or "")]
+        settings = settings_of(component)
+        if settings:
+            table = Table("setting", "default", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+            for key, value in settings.items():
+                shown = ",".join(value) if isinstance(value, tuple) else str(value)
+                table.add_row(f"{component.name}.{key.replace('_', '-')}", Text(shown))
+            parts.append(table)
+    return Group(*parts)

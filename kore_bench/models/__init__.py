@@ -1,0 +1,1 @@
+"""Model cards, one file each; a card is a module-level ``CARD``."""

@@ -1,0 +1,179 @@
+"""Records on disk: what one cell leaves, written atomically, and read back for resuming and for reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kore_bench.errors import UserError
+from kore_bench.measures import Score
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a cell cost.
+
+    ``seconds`` maps phases (load, data, measure, train, evaluate, ...) to wall time; ``old_samples`` counts the
+    distinct old-knowledge samples that the method read; ``peak_memory`` is in bytes (resident set on a CPU, allocated
+    memory on a GPU).
+    """
+
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    examples: int = 0
+    samples: int = 0
+    steps: int = 0
+    tokens: int = 0
+    old_samples: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_memory: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one cell (model x method x seed) leaves.
+
+    ``status`` is ``done``, ``failed`` or ``skipped``, with the ``reason`` of the last two. ``reference`` marks the rows
+    that train nothing (``base``, ``in-context``). ``scores`` maps task -> measure -> Score (0-100, with the number of
+    questions and a 95 % interval). ``settings`` holds every hyper-parameter, so that the cell can be run again from
+    its record. ``tuned`` says where the learning rate came from.
+    """
+
+    key: str
+    model: str
+    method: str
+    seed: int
+    status: str
+    reason: str = ""
+    reference: bool = False
+    tuned: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def score(self, measure: str) -> Score | None:
+        """Return the score called ``measure`` (such as ``K.A``) of whichever task gives it, or None."""
+        for measures in self.scores.values():
+            if measure in measures:
+                return measures[measure]
+        return None
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON with sorted keys."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Read a record; raises ValueError where the text is no record of this format."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+            raise ValueError(f"not a record of format {FORMAT}")
+        raw["scores"] = {
+            task: {name: Score(**score) for name, score in measures.items()} for task, measures in raw["scores"].items()
+        }
+        raw["cost"] = Cost(**raw["cost"])
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk: ``plan.yaml``, ``environment.json``, ``tuning.json`` and ``cells/<cell>/``."""
+
+    path: Path
+
+    def cell(self, name: str) -> Path:
+        """Return the folder of the cell called ``name`` (which may not exist yet)."""
+        return self.path / "cells" / name
+
+    def read(self, name: str) -> Record | None:
+        """Return the record of a cell, or None where it is missing or damaged (the cell then runs again)."""
+        try:
+            return Record.from_json((self.cell(name) / "record.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def write(self, name: str, record: Record) -> None:
+        """Write a cell's record; a cell is done when its record stands."""
+        write_text(self.cell(name) / "record.json", record.to_json() + "\n")
+
+    def records(self) -> list[Record]:
+        """Return the records of the cells that the plan names, in the plan's order."""
+        found = (self.read(name) for name in self.plan()["cells"])
+        return [record for record in found if record is not None]
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan as written; raises UserError where the folder is not a run."""
+        file = self.path / "plan.yaml"
+        try:
+            plan = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError:
+            raise UserError(f"{self.path} is not a run folder: it has no plan.yaml") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        if not isinstance(plan, dict) or not isinstance(plan.get("cells"), list):
+            raise UserError(f"{file} is not a plan of this version: it lists no cells")
+        return plan
+
+    def tuning(self) -> list[dict[str, Any]]:
+        """Return the tuning trials behind this run's learning rates (empty where nothing was tuned)."""
+        file = self.path / "tuning.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+    def name_of(self, record: Record) -> str:
+        """Return the folder name of a record's cell."""
+        return cell_name(record.model, record.method, record.seed, record.key)
+
+    def training_log(self, record: Record) -> list[dict[str, float]]:
+        """Return the rows of a cell's ``train.jsonl``: step, loss, learning_rate and ``penalty/<component>``."""
+        return list(read_lines(self.cell(self.name_of(record)) / "train.jsonl"))
+
+    def predictions(self, record: Record, task: str) -> list[dict[str, Any]]:
+        """Return the rows of a cell's predictions on ``task``: id, images, text, answer, prediction, correct, ..."""
+        return list(read_lines(self.cell(self.name_of(record)) / "predictions" / f"{task}.jsonl"))
+
+
+def cell_name(model: str, method: str, seed: int, key: str) -> str:
+    """Return the folder name of a cell: readable, and unique by the start of its key."""
+    return f"{model}--{method}--seed{seed}--{key[:10]}"
+
+
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file; a missing file has none."""
+    if file.exists():
+        with file.open(encoding="utf-8") as lines:
+            yield from (json.loads(line) for line in lines)
+
+
+def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file atomically."""
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write ``text`` under a temporary name, sync it, and rename it: readers see the old file or the whole new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

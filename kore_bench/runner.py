@@ -1,0 +1,294 @@
+"""Runs one cell: load the base, make the data, measure, adapt, start, train, finish, evaluate; leaves a record."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kore_bench.cache import cached_tensors, digest
+from kore_bench.card import TrainSettings
+from kore_bench.component import AdapterSpec, Budget, Component, Defaults, fold
+from kore_bench.examples import Example, Item, Knowledge, Question
+from kore_bench.grid import Cell, base_key, cell_settings, versions
+from kore_bench.lmm import LMM
+from kore_bench.plan import OldSettings, Plan
+from kore_bench.results import Cost, Record, write_lines
+from kore_bench.task import Task
+from kore_bench.training import Trained, train
+
+Listener = Callable[[str, int, int], None]
+"""Called with the phase's name, and what of it is done and in all (0, 0 where that is unknown)."""
+
+_PROBES = 2
+_HELD_OUT_PER_SKILL = 16
+_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+
+
+class BrokenContractError(Exception):
+    """A method did what the contract forbids (changed the base while measuring, moved the outputs in `adapt`, ...)."""
+
+
+@dataclass(kw_only=True)
+class CellRun:
+    """What a cell offers to its components; see `kore_bench.component.Run`."""
+
+    seed: int
+    items: Sequence[Item]
+    calibration: Sequence[Example]
+    held_out: Sequence[Example]
+    budget: Budget
+    spec: AdapterSpec
+    train_projector: bool
+    base: Mapping[str, Any]
+    embed: Callable[[Sequence[Path]], np.ndarray]
+    examples: Sequence[Example] = ()
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def rng(self, component: Component) -> random.Random:
+        """Return a fresh stream that depends on the seed and the component's name alone."""
+        return random.Random(digest([self.seed, component.name]))
+
+    def state(self, component: Component) -> dict[str, Any]:
+        """Return what the component remembers."""
+        return self.states.setdefault(component.name, {})
+
+    def cache(self, key: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Return ``compute()``, shared across cells and runs by the base model and ``key``."""
+        return cached_tensors({"base": self.base, **key}, compute)
+
+    def log(self, name: str, value: Any) -> None:
+        """Keep a value for the record's diagnostics."""
+        self.diagnostics[name] = value
+
+
+class _Clock:
+    """Wall time by phase, told to the listener as phases begin."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.seconds: dict[str, float] = {}
+        self.listener = listener
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        self.listener(name, 0, 0)
+        begin = time.perf_counter()
+        yield lambda done, total: self.listener(name, done, total)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listener: Listener) -> Record:
+    """Run one cell, leaving predictions, the training log and the adapter in ``folder``; returns its record.
+
+    The record is not written here: a cell is done when the caller has written it. Raises UserError for the user's
+    mistakes and BrokenContractError for a method's.
+    """
+    _reset_peak_memory()
+    clock = _Clock(listener)
+    with clock.phase("load"):
+        model = LMM.load(plan.card, plan.train.max_length)
+        total = sum(value.numel() for value in model.model.parameters())
+    skills = old_skills(knowledge, plan.old, cell.seed)
+    settings: dict[str, Any] = {"old": asdict(plan.old)}
+    diagnostics: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
+    if not cell.reference:
+        composition, training = cell_settings(plan, cell)
+        settings |= {"train": asdict(training), "components": composition.settings()}
+        run, result = _inject(plan, cell, knowledge, model, folder, clock, training, composition.components)
+        diagnostics = run.diagnostics
+        readers = [part.name for part in composition.components if part.uses_old_samples()]
+        cost = {
+            "trainable_parameters": sum(value.numel() for value in model.model.parameters() if value.requires_grad),
+            "examples": len(run.examples),
+            "samples": result.samples,
+            "steps": result.steps,
+            "tokens": result.tokens,
+            "old_samples": _old_samples(readers, run),
+        }
+        diagnostics["train/final loss"] = result.loss
+    scores = {}
+    for task in plan.tasks:
+        if reason := task.skip(knowledge):
+            diagnostics[f"{task.card.name}/skipped"] = reason
+            continue
+        with clock.phase("evaluate") as progress:
+            scores[task.card.name] = _evaluate(task, cell, knowledge, model, folder, skills, progress)
+    return Record(
+        key=cell.key, model=cell.model, method=cell.method, seed=cell.seed, status="done", reference=cell.reference,
+        tuned=cell.tuned, settings=settings, scores=scores, diagnostics=diagnostics,
+        cost=Cost(
+            **cost, total_parameters=total, peak_memory=_peak_memory(),
+            seconds={name: round(value, 3) for name, value in clock.seconds.items()},
+        ),
+        versions=versions(),
+        data={"root": knowledge.root.name, "digest": knowledge.digest, "items": len(knowledge.items),
+              "old skills": sorted(skills)},
+    )  # fmt: skip
+
+
+def _inject(
+    plan: Plan, cell: Cell, knowledge: Knowledge, model: LMM, folder: Path, clock: _Clock,
+    training: TrainSettings, components: Sequence[Component],
+) -> tuple[CellRun, Trained]:  # fmt: skip
+    layers = {name: (linear.out_features, linear.in_features) for name, linear in model.linears().items()}
+    calibration = draw_old(knowledge, plan.old, cell.seed)
+    run = CellRun(
+        seed=cell.seed, items=knowledge.items, calibration=calibration,
+        held_out=draw_held_out(knowledge, calibration, cell.seed),
+        budget=Budget(steps=training.steps, epochs=training.epochs, batch_size=training.batch_size),
+        spec=fold(components, layers, Defaults(rank=plan.card.rank)), base=base_key(plan),
+        train_projector=training.projector == "train", embed=model.embed,
+    )  # fmt: skip
+    adapt(model, components, run, clock.phase)
+    with clock.phase("train") as progress:
+        torch.manual_seed(cell.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "train.jsonl").open("w", encoding="utf-8") as log:
+            result = train(model, model.rows(run.examples), training, components, run, log, progress)
+        for component in components:
+            component.finish(model, run)
+    with clock.phase("save"):
+        model.save(folder / "adapter")
+    return run, result
+
+
+def adapt(model: LMM, components: Sequence[Component], run: CellRun, phase: Any) -> None:
+    """Call the hooks from `data` to `start`, and hold the method to the contract.
+
+    Raises BrokenContractError where `measure` changed a weight, `adapt` moved the outputs, or another set of parameters
+    than the declared one would be trained.
+    """
+    with phase("data"):
+        examples = [item.example() for item in run.items]
+        for component in components:
+            examples = component.data(examples, run)
+        run.examples = examples
+    probe = next(model.batches(examples[:_PROBES], _PROBES))
+    probe.pop("labels")
+    before, weights = _logits(model, probe), _weight_sums(model)
+    with phase("measure"):
+        for component in components:
+            component.measure(model, run)
+        if not torch.equal(weights, _weight_sums(model)):
+            raise BrokenContractError("measure changed a weight of the base model")
+    with phase("adapt"):
+        for component in components:
+            component.adapt(model, run)
+        after = _logits(model, probe)
+        drift = float((after - before).abs().max() / before.abs().max())
+        run.log("adapt/drift", drift)
+        if drift > _TOLERANCE[model.card.dtype]:
+            raise BrokenContractError(f"adapt moved the model's outputs by {drift:.1e} of their size")
+        adapter = components[0]
+        for name, value in model.model.named_parameters():
+            if value.requires_grad and not adapter.trainable(name, run.spec):  # type: ignore[attr-defined]
+                raise BrokenContractError(f"{name} would be trained, but {adapter.name} does not declare it")
+        for component in components:
+            component.start(model, run)
+
+
+def _evaluate(
+    task: Task, cell: Cell, knowledge: Knowledge, model: LMM, folder: Path, skills: frozenset[str],
+    progress: Callable[[int, int], None],
+) -> Any:  # fmt: skip
+    questions = task.questions(knowledge)
+    in_context = cell.method == "in-context"
+    prompts = [(task.prompt(question, in_context=in_context), question.images) for question in questions]
+    predictions = model.generate(prompts, max_new_tokens=task.max_new_tokens, progress=progress)
+    rows = [
+        _row(task, question, prediction, knowledge.root)
+        for question, prediction in zip(questions, predictions, strict=True)
+    ]
+    write_lines(folder / "predictions" / f"{task.card.name}.jsonl", rows)
+    return task.score(questions, predictions, seen_skills=skills)
+
+
+def _row(task: Task, question: Question, prediction: str, root: Path) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "images": [image.relative_to(root).as_posix() for image in question.images],
+        "text": question.text,
+        "answer": question.answer,
+        "prediction": prediction,
+        "correct": task.correct(question, prediction),
+        "type": question.type,
+        "kind": question.kind,
+        "group": question.group,
+    }
+
+
+def old_skills(knowledge: Knowledge, old: OldSettings, seed: int) -> frozenset[str]:
+    """Return the skills whose old samples may be read under ``seed``: a window that moves by one skill a seed."""
+    skills = list(knowledge.old)
+    return frozenset(skills[(seed + offset) % len(skills)] for offset in range(min(old.skills, len(skills))))
+
+
+def draw_old(knowledge: Knowledge, old: OldSettings, seed: int) -> list[Example]:
+    """Draw the run's old samples without replacement, in equal parts from the seed's skills."""
+    stream = random.Random(digest([seed, "old samples"]))
+    skills = sorted(old_skills(knowledge, old, seed))
+    drawn: list[Example] = []
+    for index, skill in enumerate(skills):
+        share = old.samples // len(skills) + (index < old.samples % len(skills))
+        pool = knowledge.old[skill]
+        drawn += stream.sample(list(pool), min(share, len(pool)))
+    return drawn
+
+
+def draw_held_out(knowledge: Knowledge, calibration: Sequence[Example], seed: int) -> list[Example]:
+    """Draw old samples of every skill that are not among ``calibration``."""
+    stream = random.Random(digest([seed, "held-out samples"]))
+    drawn: list[Example] = []
+    for _, pool in sorted(knowledge.old.items()):
+        left = [example for example in pool if example not in calibration]
+        drawn += stream.sample(left, min(_HELD_OUT_PER_SKILL, len(left)))
+    return drawn
+
+
+def _old_samples(readers: Sequence[str], run: CellRun) -> int:
+    """Count the distinct old samples that were read: replay's own draw, or all of them for anyone else."""
+    if set(readers) == {"replay"}:
+        return len(run.diagnostics["replay/ids"])
+    return len(run.calibration) if readers else 0
+
+
+@torch.inference_mode()
+def _logits(model: LMM, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    model.model.eval()
+    logits: torch.Tensor = model.model(**batch).logits
+    return logits[batch["attention_mask"].bool()].float().cpu()
+
+
+@torch.inference_mode()
+def _weight_sums(model: LMM) -> torch.Tensor:
+    return torch.stack([value.detach().double().sum().cpu() for value in model.base.parameters()])
+
+
+def _reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):  # Linux: a worker runs many cells, and the peak should be this cell's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int:
+    """Return the peak in bytes: allocated GPU memory, or this process's resident set."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

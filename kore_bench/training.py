@@ -1,0 +1,191 @@
+"""Training: the Hugging Face Trainer with the task loss on answer tokens, the components' penalties, and a log."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from kore_bench.card import TrainSettings
+from kore_bench.component import Component, Run
+from kore_bench.errors import UserError
+from kore_bench.lmm import IGNORED, LMM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training did: optimizer steps, samples seen, tokens seen (padding not counted) and the last losses."""
+
+    steps: int
+    samples: int
+    tokens: int
+    loss: float
+
+
+def train(
+    model: LMM,
+    rows: Sequence[Mapping[str, Any]],
+    settings: TrainSettings,
+    components: Sequence[Component],
+    run: Run,
+    log: IO[str],
+    progress: Callable[[int, int], None],
+) -> Trained:
+    """Train ``model`` in place on rows of ``input_ids``, ``labels`` and ``images``; one JSON row a step goes to ``log``.
+
+    The order of the data depends on the seed and the number of rows alone. Raises UserError where there is nothing to
+    train, and FloatingPointError where the loss or a penalty is no longer finite.
+    """
+    trained = [value for value in model.model.parameters() if value.requires_grad]
+    if not trained or not rows:
+        raise UserError("there is nothing to train: no parameter or no example")
+    if settings.gradient_checkpointing:
+        model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _Trainer(
+            model, settings, components, run, log,
+            args=_arguments(settings, run.seed, scratch, model),
+            train_dataset=Dataset.from_list([dict(row) for row in rows]),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Hooks(trainer, progress))
+        trainer.train()
+    model.model.eval()
+    return Trained(
+        steps=trainer.state.global_step, samples=trainer.samples, tokens=trainer.tokens, loss=trainer.last_loss
+    )
+
+
+def _arguments(settings: TrainSettings, seed: int, folder: str, model: LMM) -> TrainingArguments:
+    steps = settings.steps if settings.steps else -1
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        num_train_epochs=settings.epochs or 1.0,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,  # below 1: a share of all steps
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=model.card.dtype == "bfloat16",
+        use_cpu=model.device.type == "cpu",
+        seed=seed,
+        data_seed=seed,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=model.device.type == "cuda",
+    )
+
+
+class _Trainer(Trainer):
+    """Adds the penalties in one place, scaled so that gradient accumulation changes nothing."""
+
+    def __init__(
+        self,
+        lmm: LMM,
+        settings: TrainSettings,
+        components: Sequence[Component],
+        run: Run,
+        log: IO[str],
+        args: TrainingArguments,
+        train_dataset: Dataset,
+    ) -> None:
+        self.lmm, self.components, self.run, self.log_file = lmm, components, run, log
+        self.parts: dict[str, float] = {}
+        self.samples = self.tokens = 0
+        self.last_loss = float("nan")
+        super().__init__(
+            model=lmm.model,
+            args=args,
+            train_dataset=cast(Any, train_dataset),
+            data_collator=lmm.collate,
+            optimizers=(_optimizer(lmm, settings), None),
+        )
+        # Losses are divided below: by the step's answer tokens, penalties by the step's batches.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the batch's share of the step's loss: answer cross-entropy plus the components' penalties."""
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        assert num_items_in_batch is not None  # counted from the labels, for model_accepts_loss_kwargs is set
+        loss = answer_loss(outputs.logits, labels) / num_items_in_batch
+        self._add("loss", loss)
+        for component in self.components:
+            penalty = component.penalty(self.lmm, {**inputs, "labels": labels}, outputs, self.run)
+            if penalty is not None:
+                penalty = penalty / self.current_gradient_accumulation_steps
+                self._add(f"penalty/{component.name}", penalty)
+                loss = loss + penalty
+        self.samples += len(labels)
+        self.tokens += int(inputs["attention_mask"].sum())
+        return (loss, outputs) if return_outputs else loss
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        number = float(value.detach())
+        if not torch.isfinite(value.detach()).all():
+            raise FloatingPointError(f"{name} is {number} at step {self.state.global_step + 1}: the training diverged")
+        self.parts[name] = self.parts.get(name, 0.0) + number
+
+    def write_step(self) -> None:
+        """Write the step's row to the log and begin the next step's."""
+        assert self.lr_scheduler is not None  # made by train()
+        rate = self.lr_scheduler.get_last_lr()[0]
+        row = {"step": self.state.global_step, "learning_rate": rate, **self.parts}
+        self.log_file.write(json.dumps(row) + "\n")
+        self.log_file.flush()
+        self.last_loss = self.parts.get("loss", float("nan"))
+        self.parts = {}
+
+
+class _Hooks(TrainerCallback):
+    def __init__(self, trainer: _Trainer, progress: Callable[[int, int], None]) -> None:
+        self.trainer, self.progress = trainer, progress
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for component in self.trainer.components:
+            component.step(self.trainer.lmm, self.trainer.run)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.write_step()
+        self.progress(state.global_step, state.max_steps)
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the summed cross-entropy (nats, fp32) of the labelled tokens: logits ``[b, t, v]``, labels ``[b, t]``.
+
+    The logits at position t answer for the label at t + 1.
+    """
+    wanted = labels[:, 1:] != IGNORED
+    return nn.functional.cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum")
+
+
+def _optimizer(model: LMM, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW in two groups: the projector at its own rate, everything else at the run's."""
+    projector = model.projector()
+    inside = {id(value) for value in projector.parameters()} if projector is not None else set()
+    trained = [value for value in model.model.parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for value in trained if id(value) not in inside], "lr": settings.learning_rate},
+        {"params": [value for value in trained if id(value) in inside], "lr": settings.projector_learning_rate},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)

@@ -1,0 +1,1 @@
+"""Injection methods and their ingredients, one file each; each defines module-level `Method` objects."""

@@ -1,0 +1,205 @@
+"""KORE (arXiv 2510.19316): the augmentation, the constraint, both together, and the constraint's two controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kore_bench.component import AdapterSpec, Component, Defaults, Layers, Method, Run, resolve_rank
+from kore_bench.errors import UserError, nearest
+from kore_bench.examples import Example
+
+from .tree import PARTS, plant, statistics_card
+
+if TYPE_CHECKING:
+    from kore_bench.lmm import LMM
+    from kore_bench.statistics import Counting
+
+
+@dataclass(frozen=True, kw_only=True)
+class KoreAugmentation(Component):
+    """Turns each item into a knowledge tree of dialogues and instruction tasks (paper section 3.2).
+
+    ``generator`` writes the generated text; ``turns`` bounds the dialogue, ``questions`` the VQA samples of an item;
+    ``parts`` selects the trunk (dialogue) and the branches (recognition, caption, vqa).
+    """
+
+    name = "kore-augmentation"
+    generator: str = "template"
+    turns: int = 10
+    questions: int = 5
+    parts: tuple[str, ...] = PARTS
+
+    def check(self) -> None:
+        """Refuse unknown generators and parts, and numbers below zero."""
+        from kore_bench.generators import generator
+
+        generator(self.generator)
+        for part in self.parts:
+            if part not in PARTS:
+                raise UserError(f"kore-augmentation.parts: unknown part {part!r}: {nearest(part, PARTS)}")
+        if not self.parts:
+            raise UserError(f"kore-augmentation.parts is empty: use some of {', '.join(PARTS)}")
+        if self.turns < 0 or self.questions < 0:
+            raise UserError("kore-augmentation.turns and kore-augmentation.questions must not be negative")
+
+    def data(self, examples: list[Example], run: Run) -> list[Example]:
+        """Replace the items' plain conversations by their trees; examples from elsewhere stay."""
+        from kore_bench.generators import generator
+
+        rng, writer = run.rng(self), generator(self.generator)
+        trees = [
+            plant(item, writer, rng, turns=self.turns, questions=self.questions, parts=self.parts, embed=run.embed)
+            for item in run.items
+        ]
+        for name, count in statistics_card(trees).items():
+            run.log(f"kore-augmentation/{name}", count)
+        others = [example for example in examples if example.source != "injection"]
+        return [example for tree in trees for example in tree.examples()] + others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subspace(Component):
+    """A frozen A whose rows span a subspace of each layer's inputs; only B is trained, from zero.
+
+    ``rank``: a number, ``match:lora@R`` for the rank with as many trained parameters as LoRA of rank R, or ``auto`` for
+    the model card's LoRA rank matched so.
+    """
+
+    rank: int | str = "auto"
+
+    def shape(self, spec: AdapterSpec, layers: Layers, defaults: Defaults) -> AdapterSpec:
+        """Claim the adapter's start: scale 1 (alpha = rank), no dropout, A frozen."""
+        rank = resolve_rank(self.rank, f"{self.name}.rank", layers, defaults, freeze_a=True)
+        return spec.claim(self, rank=rank, alpha=float(rank), dropout=0.0, freeze_a=True)
+
+    def adapt(self, model: LMM, run: Run) -> None:
+        """Write A of every layer, B zero, and freeze A."""
+        for layer, a in run.state(self).pop("A").items():
+            model.set_factors(layer, a, None, freeze_a=True)
+
+    def uses_old_samples(self) -> bool:
+        """The covariance reads old samples (the random control's only to match the null space's energy)."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class KoreNull(Subspace):
+    """Starts an adapter in the null space of old activations and freezes it there (paper section 3.3).
+
+    C = X X^T over the inputs X of each linear layer on the old samples; U holds the eigenvectors of the ``rank``
+    smallest eigenvalues; A = S^(1/2) V^T of the SVD of W0 U U^T. With A frozen and no weight decay, training B from zero
+    on the untouched W0 is the paper's residual form exactly. ``freeze_a=false`` is the paper's ablation: A is trained
+    too, from B0, in the residual form. ``orthonormal`` gives all rows of A one norm at the same total, for the norms
+    act as learning rates. ``faithful`` divides each sample's inputs by |max x| before C, as the published code does.
+    ``image_weight`` weighs image tokens in C (1: the plain count).
+    """
+
+    name = "kore-null"
+    freeze_a: bool = True
+    orthonormal: bool = False
+    faithful: bool = False
+    image_weight: float = 1.0
+
+    def check(self) -> None:
+        """Refuse a negative weight."""
+        if not self.image_weight >= 0:
+            raise UserError(f"kore-null.image_weight={self.image_weight} must not be negative")
+
+    def shape(self, spec: AdapterSpec, layers: Layers, defaults: Defaults) -> AdapterSpec:
+        """Claim the adapter's start: scale 1 (alpha = rank), no dropout; the residual form where A is trained."""
+        rank = resolve_rank(self.rank, "kore-null.rank", layers, defaults, freeze_a=self.freeze_a)
+        return spec.claim(
+            self, rank=rank, alpha=float(rank), dropout=0.0, freeze_a=self.freeze_a, residual=not self.freeze_a
+        )
+
+    def counting(self, model: LMM) -> Counting:
+        """Return how tokens count in C."""
+        from kore_bench.statistics import Counting
+
+        return Counting(image_weight=self.image_weight, image_token=model.image_token, faithful=self.faithful)
+
+    def measure(self, model: LMM, run: Run) -> None:
+        """Find every layer's factors, and put into the record how good the null space is."""
+        from .measuring import null_factors
+
+        factors = null_factors(model, run, self.counting(model), orthonormal=self.orthonormal)
+        state = run.state(self)
+        state["A"] = {layer: a for layer, (a, _) in factors.items()}
+        state["B"] = {layer: b for layer, (_, b) in factors.items()}
+
+    def adapt(self, model: LMM, run: Run) -> None:
+        """Write A (and, where A is trained, B0 with the residual base weight) of every layer."""
+        start_b = run.state(self).pop("B")
+        if self.freeze_a:
+            super().adapt(model, run)
+            return
+        for layer, a in run.state(self).pop("A").items():
+            model.set_factors(layer, a, start_b[layer], freeze_a=False)
+        model.keep_start()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenRandom(Subspace):
+    """The control of kore-null whose frozen subspace is random: what freezing alone does.
+
+    Rank, steps and data are kore-null's, and each layer's A is scaled to kore-null's energy on the new data,
+    tr(A C_new A^T), so that it learns from as much signal.
+    """
+
+    name = "frozen-random"
+
+    def measure(self, model: LMM, run: Run) -> None:
+        """Draw a random subspace for every distinct input, and scale it to the null space's energy."""
+        from .measuring import control_factors, random_bases
+
+        bases = random_bases(model, run, run.rng(self).getrandbits(63))
+        run.state(self)["A"] = control_factors(model, run, bases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenTop(Subspace):
+    """The control of kore-null whose frozen subspace holds the *largest* eigenvectors of old inputs: the worst place.
+
+    Rank, steps and data are kore-null's, and each layer's A is scaled to kore-null's energy on the new data.
+    """
+
+    name = "frozen-top"
+
+    def measure(self, model: LMM, run: Run) -> None:
+        """Take the top eigenvectors of every distinct input, and scale them to the null space's energy."""
+        from .measuring import control_factors, top_bases
+
+        run.state(self)["A"] = control_factors(model, run, top_bases(model, run))
+
+
+AUGMENTATION = Method(
+    name="kore-augmentation",
+    summary="LoRA on knowledge trees: dialogues and instruction tasks made from each item",
+    source="KORE section 3.2 (arXiv 2510.19316)",
+    components=(KoreAugmentation(),),
+)
+NULL = Method(
+    name="kore-null",
+    summary="LoRA with A frozen in the null space of old activations; only B is trained",
+    source="KORE section 3.3 (arXiv 2510.19316)",
+    components=(KoreNull(),),
+)
+KORE = Method(
+    name="kore",
+    summary="KORE: augmentation and constraint together",
+    source="KORE (arXiv 2510.19316, ICML 2026)",
+    parts=("kore-augmentation", "kore-null"),
+)
+RANDOM = Method(
+    name="frozen-random",
+    summary="control of kore-null: A frozen in a random subspace, at equal rank and energy",
+    source="kore-bench: shows what freezing alone does",
+    components=(FrozenRandom(),),
+)
+TOP = Method(
+    name="frozen-top",
+    summary="control of kore-null: A frozen in the largest eigenvectors, at equal rank and energy",
+    source="kore-bench: shows the worst place to write",
+    components=(FrozenTop(),),
+)

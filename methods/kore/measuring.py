@@ -1,0 +1,182 @@
+"""Reads from the base what the constraint and its controls start from: factors of every layer, and their quality."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from kore_bench.component import Run
+from kore_bench.examples import Example
+from kore_bench.lmm import LMM
+from kore_bench.spectrum import Spectrum, pack, spectrum, unpack
+from kore_bench.statistics import Counting, Inputs, collect
+
+from .null_space import (
+    NullBasis,
+    cut,
+    energy,
+    excess,
+    held_out_tail_share,
+    init_factors,
+    random_basis,
+    scale_to_energy,
+    top_basis,
+)
+
+ENERGY_EXAMPLES = 256
+"""How many new examples (evenly spaced) the controls' energy is matched on, at most."""
+
+R = TypeVar("R")
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""Layer -> (A ``[r, n]``, B0 ``[m, r]``), float64."""
+
+
+def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool) -> Factors:
+    """Return the factors of every layer in the null space of its old inputs, and log their quality.
+
+    Logged under ``kore-null/``: the excess of the basis and of A as used (rounded to the training dtype), worst and
+    median over layers; the share of old energy that A lets through, on the calibration samples and on held-out ones;
+    nullity, the smallest gap, and remarks on cuts that the data do not determine.
+    """
+    spectra = _spectra(model, run, counting)
+    rank = run.spec.rank
+    bases = {layer: cut(item.values, item.vectors, rank, eps=item.eps) for layer, item in spectra.items()}
+    factors = {
+        layer: init_factors(linear.weight, bases[layer], orthonormal=orthonormal)
+        for layer, linear in model.linears().items()
+    }
+    quality = _quality(model, run, counting, bases, factors, orthonormal)
+    _log(run, bases, quality)
+    return factors
+
+
+def control_factors(model: LMM, run: Run, bases: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return A of every layer in ``bases`` (layer -> ``[n, r]``), scaled to the null space's energy on the new data."""
+    counting = Counting()
+    null = null_factors(model, run, counting, orthonormal=False)
+    linears = model.linears()
+
+    def matched(inputs: Inputs) -> dict[str, Tensor]:
+        found = {}
+        for layer in inputs.names:
+            a, _ = init_factors(linears[layer].weight, bases[layer])
+            target = energy(null[layer][0], inputs.covariance)
+            found[layer] = a * scale_to_energy(a, inputs.covariance, target)
+        return found
+
+    step = -(-len(run.examples) // ENERGY_EXAMPLES)
+    results = _collect(model, run.examples[::step], matched, counting)
+    return {layer: found[layer] for layer, found in results.items()}
+
+
+def random_bases(model: LMM, run: Run, seed: int) -> dict[str, Tensor]:
+    """Return a random basis ``[n, rank]`` by layer, one for each distinct input, as the null space has one."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn: dict[str, Tensor] = {}
+    for layer, item in _spectra(model, run, Counting()).items():
+        if layer not in drawn:
+            drawn |= dict.fromkeys(item.names, random_basis(len(item.values), run.spec.rank, generator))
+    return drawn
+
+
+def top_bases(model: LMM, run: Run) -> dict[str, Tensor]:
+    """Return the largest eigenvectors ``[n, rank]`` of every layer's old inputs."""
+    counting, rank = Counting(), run.spec.rank
+    key = {**_key("top eigenvectors", run.calibration, counting), "rank": rank}
+    return run.cache(
+        key, lambda: _collect(model, run.calibration, lambda inputs: top_basis(inputs.covariance, rank), counting)
+    )
+
+
+def _spectra(model: LMM, run: Run, counting: Counting) -> dict[str, Spectrum]:
+    key = _key("spectrum", run.calibration, counting)
+    return unpack(run.cache(key, lambda: pack(_collect(model, run.calibration, spectrum, counting))))
+
+
+def _quality(
+    model: LMM, run: Run, counting: Counting, bases: Mapping[str, NullBasis], factors: Factors, orthonormal: bool
+) -> dict[str, dict[str, float]]:
+    """Return by layer the excess of the basis and of A as used, and the tail shares, measured on the covariances."""
+    dtype = next(model.model.parameters()).dtype
+    key = {
+        **_key("null space quality", run.calibration, counting),
+        "held out": [example.id for example in run.held_out],
+        "rank": run.spec.rank,
+        "orthonormal": orthonormal,
+        "dtype": str(dtype),
+    }
+
+    def measured() -> dict[str, Tensor]:
+        used = {layer: a.to(dtype) for layer, (a, _) in factors.items()}
+
+        def inside(inputs: Inputs) -> dict[str, Tensor]:
+            values = spectrum(inputs, 1).values
+            return {
+                layer: torch.tensor(
+                    [
+                        excess(inputs.covariance, bases[layer], values),
+                        excess(inputs.covariance, used[layer].T, values),
+                        held_out_tail_share(used[layer], inputs.covariance),
+                    ],
+                    dtype=torch.float64,
+                )
+                for layer in inputs.names
+            }
+
+        def outside(inputs: Inputs) -> dict[str, Tensor]:
+            return {
+                layer: torch.tensor([held_out_tail_share(used[layer], inputs.covariance)], dtype=torch.float64)
+                for layer in inputs.names
+            }
+
+        seen = _collect(model, run.calibration, inside, counting)
+        unseen = _collect(model, run.held_out, outside, counting) if run.held_out else {}
+        return {
+            layer: torch.cat([found[layer], *([unseen[layer][layer]] if unseen else [])])
+            for layer, found in seen.items()
+        }
+
+    names = ("excess", "excess as used", "tail share, calibration", "tail share, held-out")
+    return {
+        layer: dict(zip(names, numbers.tolist(), strict=False)) for layer, numbers in run.cache(key, measured).items()
+    }
+
+
+def _log(run: Run, bases: Mapping[str, NullBasis], quality: Mapping[str, Mapping[str, float]]) -> None:
+    for name in next(iter(quality.values())):
+        numbers = [entry[name] for entry in quality.values()]
+        run.log(f"kore-null/{name}, worst layer", max(numbers))
+        run.log(f"kore-null/{name}, median", statistics.median(numbers))
+    run.log("kore-null/nullity, largest", max(basis.nullity for basis in bases.values()))
+    run.log("kore-null/gap, smallest", min(basis.gap for basis in bases.values()))
+    run.log("kore-null/rank", run.spec.rank)
+    remarks = [f"{layer}: {basis.remark}" for layer, basis in bases.items() if basis.remark]
+    if remarks:
+        run.log("kore-null/remarks", remarks)
+
+
+def _collect(
+    model: LMM, examples: Sequence[Example], reduce: Callable[[Inputs], R], counting: Counting
+) -> dict[str, R]:
+    return collect(
+        model.model, model.blocks(), model.linears(), _without_labels(model, examples), reduce, counting=counting
+    )
+
+
+def _without_labels(model: LMM, examples: Sequence[Example]) -> Iterator[dict[str, Tensor]]:
+    for batch in model.batches(examples):
+        batch.pop("labels")
+        yield batch
+
+
+def _key(statistic: str, examples: Sequence[Example], counting: Counting) -> dict[str, object]:
+    return {
+        "statistic": statistic,
+        "examples": [example.id for example in examples],
+        "counting": asdict(counting),
+    }

@@ -1,0 +1,49 @@
+"""What K.A is made of: CEM, F1, the repaired CEM beside the official one, and how many answers none can reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kore_bench.report import Report
+from kore_bench.results import RunFolder
+
+from .summary import Row, Summary, score_of, summarise
+from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, write_table
+
+_SHOWN = ("K.A", "CEM", "F1", "CEM repaired")
+
+
+def table(summary: Summary) -> Table:
+    """Return the parts of K.A for one model."""
+    return Table(
+        title=f"Adaptation in detail on {summary.model}",
+        header=("Method", *_SHOWN, "Unreachable answers"),
+        rows=tuple(
+            (name_cell(row), *(score_cell(row, name) for name in _SHOWN), Cell(unreachable(row) or "–"))
+            for row in summary.rows
+        ),
+        notes=(
+            "K.A is the mean of CEM and F1. An unreachable answer is a gold answer that the official CEM cannot credit, "
+            "whatever the model says; the repaired CEM strips outer quotation marks and edge punctuation first.",
+        ),
+    )
+
+
+def unreachable(row: Row) -> str:
+    """Return how many gold answers the official CEM cannot credit, empty where no record says."""
+    found = (score_of(record, "unreachable") for record in row.done)
+    return ", ".join(sorted({f"{score.value:.0f}" for score in found if score is not None}))
+
+
+def build(run: RunFolder, folder: Path) -> list[Path]:
+    """Write ``tables/adaptation.csv`` and ``tables/adaptation.md``."""
+    summaries = summarise(run)
+    rows = [
+        {**identity(row), **columns_of(row, _SHOWN), "unreachable answers": unreachable(row)}
+        for summary in summaries
+        for row in summary.rows
+    ]
+    return write_table(folder, "adaptation", [table(summary) for summary in summaries], rows)
+
+
+REPORT = Report(name="adaptation-table", title="What K.A is made of", kind="table", build=build)

@@ -1,0 +1,320 @@
+"""What figures share: one look a method, label placement without collisions, and byte-equal SVG and PNG files."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from kore_bench.results import RunFolder, write_text
+
+from .summary import Summary, summarise
+
+INK, MUTED, GRID, PAPER = "#1b1e23", "#5b6472", "#d9dde3", "#ffffff"
+"""Colours of text, secondary text, lines and ground; a page may exchange them for its own (dark mode)."""
+
+_LOOKS = {
+    "base": (INK, "x"),
+    "in-context": (MUTED, "d"),
+    "full": ("#a6611a", "s"),
+    "lora": ("#1f78b4", "o"),
+    "replay": ("#1b9e77", "^"),
+    "ewc": ("#9467bd", "D"),
+    "kore-augmentation": ("#c98500", "P"),
+    "kore-null": ("#d6569b", "h"),
+    "kore": ("#d62f1f", "*"),
+    "frozen-random": ("#8a8a8a", "v"),
+    "frozen-top": ("#64748b", "<"),
+}
+_OTHER_COLOURS = ("#0f9bb0", "#7f8c00", "#b0413e", "#3f7d20", "#5a5fcf", "#b8860b")
+_OTHER_MARKERS = ("p", ">", "d", "H", "8")
+_SIZES = {"*": 13.0, "P": 9.0, "h": 9.0, "H": 9.0, "D": 7.5, "d": 9.0}
+
+_STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "axes.unicode_minus": True,
+    "axes.axisbelow": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "path",  # looks the same where the font is missing
+    "svg.hashsalt": "kore-bench",  # equal records, equal bytes
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+}
+
+
+class Look(NamedTuple):
+    """How a method is drawn in every figure."""
+
+    colour: str
+    marker: str
+    size: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A drawn figure with what a reader needs beside it: title, caption and a text for those who cannot see it."""
+
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+def look(method: str) -> Look:
+    """Return a method's look; a mixture takes the colour of its first and the marker of its last part.
+
+    A method that is not in the table gets a look of its own from its name, the same in every run.
+    """
+    parts = method.split("+")
+    colour, marker = _look_of(parts[0])[0], _look_of(parts[-1])[1]
+    return Look(colour, marker, _SIZES.get(marker, 8.0))
+
+
+def _look_of(part: str) -> tuple[str, str]:
+    code = zlib.crc32(part.encode())
+    other = (_OTHER_COLOURS[code % len(_OTHER_COLOURS)], _OTHER_MARKERS[code // 64 % len(_OTHER_MARKERS)])
+    return _LOOKS.get(part, other)
+
+
+def plain(text: str, length: int = 40) -> str:
+    """Return ``text`` on one line, cut to ``length``, with dollars that start no formula."""
+    line = " ".join(text.split())
+    line = line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    return line.replace("$", r"\$")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of ``width`` x ``height`` inches that can measure its own texts."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def build_pictures(
+    run: RunFolder, folder: Path, name: str, draw: Callable[[RunFolder, Summary], Picture | None]
+) -> list[Path]:
+    """Write ``figures/<name>.svg`` and ``.png``, or one pair a model where the run has several.
+
+    A figure that an earlier build left and that this run no longer has is removed.
+    """
+    for pattern in (f"{name}.*", f"{name}--*"):
+        for stale in (folder / "figures").glob(pattern):
+            stale.unlink()
+    files: list[Path] = []
+    summaries = summarise(run)
+    with _style():
+        for summary in summaries:
+            picture = draw(run, summary)
+            if picture is not None:
+                files += _save(picture, folder / "figures", stem(name, summary.model, len(summaries) > 1))
+    return files
+
+
+def stem(name: str, model: str, several: bool) -> str:
+    """Return a figure's file name without its ending; runs of several models name the model too."""
+    return f"{name}--{re.sub(r'[^A-Za-z0-9.-]+', '-', model)}" if several else name
+
+
+def _save(picture: Picture, folder: Path, name: str) -> list[Path]:
+    text = io.StringIO()
+    about: dict[str, Any] = {"Title": picture.title, "Description": picture.caption, "Date": None, "Creator": None}
+    picture.figure.savefig(text, format="svg", metadata=about)
+    alt = picture.alt.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    svg = text.getvalue().replace("<svg ", '<svg role="img" ', 1).replace("</title>", f"</title>\n <desc>{alt}</desc>", 1)
+    files = [folder / f"{name}.svg", folder / f"{name}.png"]
+    write_text(files[0], svg)
+    picture.figure.savefig(files[1], format="png", dpi=144, metadata={"Software": None})
+    return files
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw with this look alone, whatever the user's own matplotlib settings are."""
+    own = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    with matplotlib.rc_context({**own, **_STYLE}):
+        yield
+
+
+# --- labels ---
+
+
+def place_labels(
+    axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], *, strokes: Sequence[Sequence[float]]
+) -> None:
+    """Write each text beside its point (data units), clear of other texts, points and strokes, with leader lines.
+
+    The axes' limits must be final. Each label tries places around its point, near ones first, and takes the one that
+    overlaps least; a few rounds let labels make room for each other. ``strokes`` are the straight lines of the figure
+    (x0, y0, x1, y1 in data units) that a label should not stand on.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    scale = renderer.points_to_pixels(1.0)
+    spots = axes.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
+    frame = axes.get_window_extent(renderer)
+    artists = [figure.text(0.5, 0.5, text, va="center", ha="center") for text in texts]
+    sizes = [(box.width + 4 * scale, box.height + 2 * scale) for box in (a.get_window_extent(renderer) for a in artists)]
+    markers = np.column_stack([spots - 6 * scale, spots + 6 * scale])
+    drawn = axes.transData.transform(np.asarray(strokes, dtype=float).reshape(-1, 2)).reshape(-1, 4)
+    choices = [_places(spot, size, scale) for spot, size in zip(spots, sizes, strict=True)]
+    fixed = [
+        8 * _overlap(boxes, np.delete(markers, index, axis=0)).sum(1)
+        + 6 * scale * _within(boxes, drawn)
+        + 50 * _outside(boxes, (frame.x0, frame.y0, frame.x1, frame.y1))
+        + 0.6 * scale * distance
+        for index, (boxes, distance) in enumerate(choices)
+    ]
+    best = [int(cost.argmin()) for cost in fixed]
+    for _ in range(8):
+        for index, (boxes, _) in enumerate(choices):
+            others = np.array([choices[k][0][best[k]] for k in range(len(texts)) if k != index]).reshape(-1, 4)
+            lines = np.array([_line(spots[k], choices[k][0][best[k]]) for k in range(len(texts)) if k != index])
+            own = np.column_stack([np.broadcast_to(spots[index], (len(boxes), 2)), _nearest(spots[index], boxes)])
+            taken = 8 * _overlap(boxes, others).sum(1) + 6 * scale * _within(boxes, lines)
+            best[index] = int((fixed[index] + taken + 50 * scale**2 * _crossings(own, lines)).argmin())
+    for artist, spot, (boxes, _), choice in zip(artists, spots, choices, best, strict=True):
+        left, bottom, right, top = boxes[choice]
+        x, y = figure.transFigure.inverted().transform([(left + right) / 2, (bottom + top) / 2])
+        artist.set_position((x, y))
+        end = _nearest(spot, boxes[choice : choice + 1])[0]
+        if np.hypot(*(end - spot)) > 11 * scale:
+            start = spot + (end - spot) * (7 * scale / np.hypot(*(end - spot)))
+            line = axes.transData.inverted().transform([start, end])
+            axes.plot(line[:, 0], line[:, 1], color=MUTED, linewidth=0.8, zorder=2.5)
+
+
+Boxes = NDArray[np.float64]
+"""Boxes ``[k, 4]``: left, bottom, right, top."""
+
+
+def _places(spot: Boxes, size: tuple[float, float], scale: float) -> tuple[Boxes, Boxes]:
+    """Return the candidate boxes around a point and how far each is from the nearest place."""
+    angles = np.deg2rad(np.arange(0, 360, 15))
+    directions = np.column_stack([np.cos(angles), np.sin(angles)])
+    radii = np.array([8.0, 14, 22, 32, 44, 58, 74, 92]) * scale
+    half = np.array(size) / 2
+    # the box touches the circle of the given radius, whichever its shape
+    reach = radii[:, None, None] * directions + np.sign(directions.round(9)) * np.minimum(half, np.abs(directions) * half.max())
+    centres = spot + reach.reshape(-1, 2)
+    distance = np.repeat(radii - radii[0], len(directions))
+    return np.hstack([centres - half, centres + half]), distance
+
+
+def _overlap(boxes: Boxes, others: Boxes) -> Boxes:
+    """Return the shared area ``[m, k]`` of each of ``boxes`` with each of ``others``."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared: Boxes = np.clip(high - low, 0, None).prod(2)
+    return shared
+
+
+def _outside(boxes: Boxes, frame: tuple[float, float, float, float]) -> Boxes:
+    """Return by how many pixels each box leaves the frame."""
+    left, bottom, right, top = frame
+    beyond = [left - boxes[:, 0], bottom - boxes[:, 1], boxes[:, 2] - right, boxes[:, 3] - top]
+    outside: Boxes = np.clip(beyond, 0, None).sum(0)
+    return outside
+
+
+def _nearest(spot: Boxes, boxes: Boxes) -> Boxes:
+    """Return the point of each box that is nearest to ``spot``."""
+    return np.clip(spot, boxes[:, :2], boxes[:, 2:])
+
+
+def _line(spot: Boxes, box: Boxes) -> Boxes:
+    return np.concatenate([spot, _nearest(spot, box[None])[0]])
+
+
+def _crossings(lines: Boxes, others: Boxes) -> Boxes:
+    """Return how many of the segments ``others`` (rows x0, y0, x1, y1) each of ``lines`` crosses."""
+
+    def side(a: Boxes, b: Boxes, c: Boxes) -> Boxes:
+        turned: Boxes = np.sign((b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0]))
+        return turned
+
+    if not len(others):
+        return np.zeros(len(lines))
+    p, q = lines[:, None, :2], lines[:, None, 2:]
+    r, s = others[None, :, :2], others[None, :, 2:]
+    crossed: Boxes = ((side(p, q, r) * side(p, q, s) < 0) & (side(r, s, p) * side(r, s, q) < 0)).sum(1).astype(float)
+    return crossed
+
+
+def _within(boxes: Boxes, lines: Boxes) -> Boxes:
+    """Return the length of all ``lines`` (rows x0, y0, x1, y1) that lies within each box (Liang and Barsky 1984)."""
+    if not len(lines):
+        return np.zeros(len(boxes))
+    start, way = lines[None, :, :2], lines[None, :, 2:] - lines[None, :, :2]
+    step = np.where(np.abs(way) < 1e-9, 1e-9, way)
+    ends = np.stack([(boxes[:, None, :2] - start) / step, (boxes[:, None, 2:] - start) / step])
+    enter, leave = ends.min(0).max(2), ends.max(0).min(2)
+    share = np.clip(np.minimum(leave, 1) - np.maximum(enter, 0), 0, None)
+    length: Boxes = (share * np.hypot(way[..., 0], way[..., 1])).sum(1)
+    return length
+
+
+# --- small multiples ---
+
+
+def panels(title: str, groups: dict[str, list[str]], *, across: str, up: str) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of small panels in titled groups, and each group's axes in order.
+
+    ``groups`` maps a group's title (empty: the line stays free for a legend) to its panels' titles. Panels of the left
+    column carry the label ``up``, the last of each column ``across``. All panels of a figure are equally large; there
+    are four or, where that leaves less empty space and the titles are short, five to a row.
+    """
+    longest = max(len(panel) for names in groups.values() for panel in names)
+    choices = (4, 5) if longest <= 20 else (4,)
+    columns = min(choices, key=lambda columns: sum(-len(names) % columns for names in groups.values()))
+    left, gap, high, head, step = 0.72, 0.28, 1.3, 0.62, 1.72
+    wide = 8.0 / columns - gap
+    rows = {name: math.ceil(len(names) / columns) for name, names in groups.items()}
+    width, height = left + 8.0, 0.55 + sum(head + count * step for count in rows.values())
+    figure = new_figure(width, height)
+    figure.text(0.12 / width, 1 - 0.32 / height, title, fontsize=12)
+    top, found = height - 0.5, []
+    for name, names in groups.items():
+        figure.text(0.12 / width, (top - 0.2) / height, name, fontsize=10.5, color=MUTED, weight="bold")
+        axes = []
+        for index, panel in enumerate(names):
+            line, column = divmod(index, columns)
+            bottom = top - head + 0.12 - high - line * step
+            spot = ((left + column * (wide + gap)) / width, bottom / height, wide / width, high / height)
+            one = figure.add_axes(spot)
+            one.set_title(panel, loc="left", fontsize=9.5, pad=4)
+            one.tick_params(labelsize=8.5, length=2, labelleft=not column, labelbottom=index + columns >= len(names))
+            one.set_ylabel("" if column else up, fontsize=9)
+            one.set_xlabel(across if index + columns >= len(names) else "", fontsize=9)
+            axes.append(one)
+        found.append(axes)
+        top -= head + rows[name] * step
+    return figure, found

@@ -1,0 +1,332 @@
+"""What the records say, one row a method over its seeds: means, spreads, intervals, changes, costs; no drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from scipy.special import stdtrit
+
+from kore_bench.measures import Score, avg, bootstrap_mean_of_means, hars, kr, over_seeds, paired_difference
+from kore_bench.results import Cost, Record, RunFolder
+
+DIMENSIONS = ("COM", "OCR", "M-DIS", "INS", "M-IDU", "MAT", "HAL")
+"""The seven retention dimensions, in the paper's order."""
+
+TASKS = {
+    **dict.fromkeys(("K.A", "CEM", "F1", "CEM repaired", "unreachable"), "adaptation"),
+    **dict.fromkeys(("K.R", "K.R calibrated", "K.R held-out", *DIMENSIONS), "retention"),
+    "old-facts": "old-facts",
+}
+"""Which task gives which measure of a summary; several tasks have a CEM."""
+
+MEASURES = ("K.A", "CEM", "F1", "CEM repaired", "K.R", "K.R calibrated", "K.R held-out", "Avg", "old-facts", *DIMENSIONS)
+"""Every measure that a summary holds where the records give it; Avg is computed here."""
+
+_PHASES = ("load", "data", "measure", "adapt", "train", "save", "evaluate")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one model: its records, those that are ``done`` and those that are not (both by seed)."""
+
+    model: str
+    method: str
+    done: tuple[Record, ...]
+    missing: tuple[Record, ...]
+    base: Row | None
+
+    @property
+    def any_record(self) -> Record:
+        """The first record, a finished one where there is one."""
+        return (self.done + self.missing)[0]
+
+    @property
+    def reference(self) -> bool:
+        """Whether nothing was trained (the base, the in-context ceiling)."""
+        return self.any_record.reference
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that finished."""
+        return tuple(record.seed for record in self.done)
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed``, ``skipped``, or how many of the seeds are done; never empty."""
+        if not self.missing:
+            return "done"
+        if self.done:
+            return f"{len(self.done)} of {len(self.done) + len(self.missing)} seeds done"
+        return self.missing[0].status
+
+    @property
+    def reason(self) -> str:
+        """Why cells are missing, each reason once."""
+        return "; ".join(dict.fromkeys(record.reason or record.status for record in self.missing))
+
+    @property
+    def training_data(self) -> str:
+        """``plain`` or ``augmented`` (empty where nothing was trained): losses and scores compare within one kind."""
+        components = self.any_record.settings.get("components", {})
+        kind = "augmented" if any("augmentation" in name for name in components) else "plain"
+        return kind if components else ""
+
+    @property
+    def tuned(self) -> str:
+        """Where the learning rate came from (empty for references)."""
+        return "" if self.reference else self.any_record.tuned
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate, None for references."""
+        rate = self.any_record.settings.get("train", {}).get("learning_rate")
+        return None if rate is None else float(rate)
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """Measure -> mean over seeds with a 95 % interval.
+
+        The interval is Student's t over seeds. Where there is one seed, or every seed gave the same figure (nothing
+        was repeated, as for the base), it is the cell's own bootstrap interval.
+        """
+        return {name: _mean(found) for name in MEASURES if (found := self.over(name))}
+
+    @cached_property
+    def spread(self) -> dict[str, float]:
+        """Measure -> sample standard deviation over seeds; holds no measure that was not repeated."""
+        found = {name: _repeated(self.over(name)) for name in self.scores}
+        return {name: spread for name, spread in found.items() if spread is not None}
+
+    def over(self, measure: str) -> list[Score]:
+        """Return the scores of ``measure``, one a finished seed that has it."""
+        found = (score_of(record, measure) for record in self.done)
+        return [score for score in found if score is not None]
+
+    @cached_property
+    def change(self) -> dict[str, float]:
+        """Measure -> mean over seeds of the difference to the base, in points.
+
+        For ``K.R calibrated`` and ``K.R held-out`` the base is taken on the same seed's skills, which rotate.
+        """
+        if self.base is None or self.method == self.base.method:
+            return {}
+        changes = {
+            name: [
+                score.value - start
+                for record in self.done
+                if (score := score_of(record, name)) is not None
+                and (start := self.base.start(record, name)) is not None
+            ]
+            for name in self.scores
+        }
+        return {name: over_seeds(values).mean for name, values in changes.items() if values}
+
+    def start(self, record: Record, measure: str) -> float | None:
+        """Return what this row, the base, scores on ``measure`` for comparison with ``record``."""
+        if measure in ("K.R calibrated", "K.R held-out"):
+            seen = set(old_skills(record))
+            skills = [name for name in DIMENSIONS if (name in seen) == (measure == "K.R calibrated")]
+            known = [self.scores[name].value for name in skills if name in self.scores]
+            return kr(known) if seen and known and len(known) == len(skills) else None
+        return self.scores[measure].value if measure in self.scores else None
+
+    @cached_property
+    def hars(self) -> float | None:
+        """HARS of the mean K.A and K.R against the base's, None where it has no meaning (then see `hars_note`)."""
+        if self.hars_note not in ("", "n/a: no gain"):
+            return None
+        assert self.base is not None
+        ours, theirs = self.scores, self.base.scores
+        return hars(ours["K.A"].value, ours["K.R"].value, theirs["K.A"].value, theirs["K.R"].value)
+
+    @property
+    def hars_note(self) -> str:
+        """Why HARS is not given, in words; empty where it is."""
+        if self.reference:
+            return "reference"
+        if not {"K.A", "K.R"} <= self.scores.keys():
+            return "n/a: not measured"
+        if self.base is None or not {"K.A", "K.R"} <= self.base.scores.keys():
+            return "n/a: no base"
+        if self.base.scores["K.A"].value == 0:
+            return "n/a: base K.A is 0"
+        return "n/a: no gain" if self.scores["K.A"].value <= self.base.scores["K.A"].value else ""
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The cost, mean over the finished seeds (peak memory: the largest)."""
+        costs = [record.cost for record in self.done]
+        found = {phase for cost in costs for phase in cost.seconds}
+        phases = sorted(found, key=lambda phase: (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), phase))
+        counts = ("trainable_parameters", "total_parameters", "examples", "samples", "steps", "tokens", "old_samples")
+        return Cost(
+            **{name: round(over_seeds([getattr(cost, name) for cost in costs]).mean) for name in counts},
+            seconds={phase: over_seeds([cost.seconds.get(phase, 0.0) for cost in costs]).mean for phase in phases},
+            peak_memory=max(cost.peak_memory for cost in costs),
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows of one model, in the plan's order, and its base where the run has one."""
+
+    model: str
+    rows: tuple[Row, ...]
+
+    @property
+    def base(self) -> Row | None:
+        """The untouched model's row, where it finished."""
+        return next((row for row in self.rows if row.method == "base" and row.done), None)
+
+    @property
+    def ceiling(self) -> Row | None:
+        """The in-context row, where it finished."""
+        return next((row for row in self.rows if row.method == "in-context" and row.done), None)
+
+    @property
+    def trained(self) -> tuple[Row, ...]:
+        """The rows that trained something and finished on some seed."""
+        return tuple(row for row in self.rows if not row.reference and row.done)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows of which some cell failed or was skipped."""
+        return tuple(row for row in self.rows if row.missing)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that some row finished."""
+        return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
+
+
+def summarise(run: RunFolder) -> list[Summary]:
+    """Return one summary a model, models and methods in the plan's order."""
+    records = run.records()
+    return [_summary(model, [record for record in records if record.model == model]) for model in _models(records)]
+
+
+def unfinished(run: RunFolder) -> list[str]:
+    """Return the cells of the plan that have left no record: not run yet, or interrupted."""
+    return [str(name) for name in run.plan()["cells"] if run.read(name) is None]
+
+
+def apart(one: Score, other: Score) -> bool:
+    """Return whether the two intervals do not overlap: a cautious sign of a difference, not a test."""
+    return one.low > other.high or one.high < other.low
+
+
+def paired(run: RunFolder, one: Row, other: Row) -> dict[str, Score]:
+    """Return ``one`` minus ``other`` in K.A, K.R and each dimension, on the same questions, with 95 % intervals.
+
+    The intervals are bootstraps over entities (K.A) and questions (retention) of the answers' means over seeds: they
+    say what other questions would give, not what other seeds would. Holds no measure whose predictions are not there.
+    """
+    pairs, groups = _pairs(run, one, other, "adaptation")
+    found = {"K.A": paired_difference(*_sides(pairs), groups)} if pairs else {}
+    pairs, kinds = _pairs(run, one, other, "retention", "type")
+    parts = {
+        name: [pair for pair, kind in zip(pairs, kinds, strict=True) if kind == name]
+        for name in DIMENSIONS
+        if name in kinds
+    }
+    if parts:
+        found["K.R"] = bootstrap_mean_of_means({name: [a - b for a, b in part] for name, part in parts.items()})
+    for name, part in parts.items():
+        found[name] = paired_difference(*_sides(part), [str(index) for index in range(len(part))])
+    return found
+
+
+def pareto(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that no other row beats on both K.A and K.R, by rising K.A (point estimates)."""
+    points = [(row.scores["K.A"].value, row.scores["K.R"].value, row) for row in rows if _measured(row)]
+    front = [
+        (ka, kr, row)
+        for ka, kr, row in points
+        if not any(a >= ka and r >= kr and (a, r) != (ka, kr) for a, r, _ in points)
+    ]
+    return [row for _, _, row in sorted(front, key=lambda point: (point[0], point[1], point[2].method))]
+
+
+def score_of(record: Record, measure: str) -> Score | None:
+    """Return a record's score of ``measure``, from the task that gives it; None where it was not measured."""
+    return _avg(record) if measure == "Avg" else record.scores.get(TASKS[measure], {}).get(measure)
+
+
+def old_skills(record: Record) -> list[str]:
+    """Return the skills whose old samples methods could read under the record's seed, in the paper's order."""
+    found = record.data.get("old skills", ())
+    return [name for name in DIMENSIONS if name in found] + sorted(set(found) - set(DIMENSIONS))
+
+
+def _models(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(record.model for record in records))
+
+
+def _summary(model: str, records: Sequence[Record]) -> Summary:
+    methods = dict.fromkeys(record.method for record in records)
+    base = _row(model, "base", records, None)
+    base = base if base.done else None
+    return Summary(model, tuple(_row(model, method, records, base) for method in methods))
+
+
+def _row(model: str, method: str, records: Sequence[Record], base: Row | None) -> Row:
+    own = sorted((record for record in records if record.method == method), key=lambda record: record.seed)
+    done = tuple(record for record in own if record.status == "done")
+    return Row(model, method, done, tuple(record for record in own if record.status != "done"), base)
+
+
+def _measured(row: Row) -> bool:
+    return {"K.A", "K.R"} <= row.scores.keys()
+
+
+def _avg(record: Record) -> Score | None:
+    """Return Avg; its half-widths are those of K.A and K.R, which share no question, added in quadrature."""
+    ka, kr = score_of(record, "K.A"), score_of(record, "K.R")
+    if ka is None or kr is None:
+        return None
+    value = avg(ka.value, kr.value)
+    down = math.hypot(ka.value - ka.low, kr.value - kr.low) / 2
+    up = math.hypot(ka.high - ka.value, kr.high - kr.value) / 2
+    return Score(value=value, low=value - down, high=value + up, n=ka.n + kr.n)
+
+
+def _repeated(scores: Sequence[Score]) -> float | None:
+    """Return the standard deviation over seeds, None where one seed or equal figures (the base's) repeat nothing."""
+    values = [score.value for score in scores]
+    return over_seeds(values).deviation if max(values) - min(values) > 1e-9 else None
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    mean, deviation = over_seeds([score.value for score in scores]).mean, _repeated(scores)
+    if deviation is None:
+        return scores[0]
+    half = float(stdtrit(len(scores) - 1, 0.975)) * deviation / math.sqrt(len(scores))
+    return Score(value=mean, low=max(0.0, mean - half), high=min(100.0, mean + half), n=scores[0].n)
+
+
+def _pairs(
+    run: RunFolder, one: Row, other: Row, task: str, label: str = "group"
+) -> tuple[list[tuple[float, float]], list[str]]:
+    """Return both rows' mean correctness on each question that both answered, and the questions' labels."""
+    ours, theirs = _answers(run, one, task, label), _answers(run, other, task, label)
+    shared = [question for question in ours if question in theirs]
+    return [(ours[question][0], theirs[question][0]) for question in shared], [ours[question][1] for question in shared]
+
+
+def _answers(run: RunFolder, row: Row, task: str, label: str) -> dict[str, tuple[float, str]]:
+    """Return question id -> (how right the answers are, mean over seeds; the question's label)."""
+    found: dict[str, list[float]] = {}
+    labels: dict[str, str] = {}
+    for record in row.done:
+        for answer in run.predictions(record, task):
+            found.setdefault(answer["id"], []).append(answer["correct"])
+            labels[answer["id"]] = answer.get(label) or answer["id"]
+    return {question: (over_seeds(values).mean, labels[question]) for question, values in found.items()}
+
+
+def _sides(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [one for one, _ in pairs], [other for _, other in pairs]
