@@ -43,7 +43,7 @@ class LMM:
         self.max_length = max_length or card.train.max_length
         self._images: dict[Path, dict[str, torch.Tensor]] = {}
         self._image_bytes = 0
-        self._start: tempfile.TemporaryDirectory[str] | None = None
+        self._start: list[torch.Tensor] = []
 
     @classmethod
     def load(cls, card: ModelCard, max_length: int | None = None) -> LMM:
@@ -158,17 +158,30 @@ class LMM:
 
     def keep_start(self) -> None:
         """Keep the starting factors of a residual adapter, from which `save` makes a plain LoRA for the clean base."""
-        self._start = tempfile.TemporaryDirectory(prefix="start-")
-        self.model.save_pretrained(self._start.name)
+        self._start = self._all_factors()
+
+    def _all_factors(self) -> list[torch.Tensor]:
+        return [factor.detach().clone() for layer in self.lora_layers() for factor in self.factors(layer)]
+
+    def _write_factors(self, values: Sequence[torch.Tensor]) -> None:
+        parameters = [factor for layer in self.lora_layers() for factor in self.factors(layer)]
+        with torch.no_grad():
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
 
     def save(self, folder: Path) -> None:
         """Save what was trained: a PEFT adapter for the clean base, or the trained weights themselves."""
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.model, PeftModel):
-            initial: dict[str, Any] = {}
             if self._start:
-                initial["path_initial_model_for_weight_conversion"] = self._start.name
-            self.model.save_pretrained(str(folder), **initial)
+                with tempfile.TemporaryDirectory(prefix="start-") as start:
+                    trained_factors = self._all_factors()
+                    self._write_factors(self._start)
+                    self.model.save_pretrained(start)
+                    self._write_factors(trained_factors)
+                    self.model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
+            else:
+                self.model.save_pretrained(str(folder))
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         else:
             trained = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}

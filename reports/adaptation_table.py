@@ -8,9 +8,13 @@ from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
 from .summary import Row, Summary, score_of, summarise
-from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, write_table
+from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, write_table
 
 _SHOWN = ("K.A", "CEM", "F1", "CEM repaired")
+_NOTE = (
+    "K.A is the mean of CEM and F1. An unreachable answer is a gold answer that the official CEM cannot credit, "
+    "whatever the model says; the repaired CEM strips outer quotation marks and edge punctuation first."
+)
 
 
 def table(summary: Summary) -> Table:
@@ -19,13 +23,10 @@ def table(summary: Summary) -> Table:
         title=f"Adaptation in detail on {summary.model}",
         header=("Method", *_SHOWN, "Unreachable answers"),
         rows=tuple(
-            (name_cell(row), *(score_cell(row, name) for name in _SHOWN), Cell(unreachable(row) or "–"))
+            (name_cell(row), *(score_cell(row, name) for name in _SHOWN), Cell(unreachable(row) or DASH))
             for row in summary.rows
         ),
-        notes=(
-            "K.A is the mean of CEM and F1. An unreachable answer is a gold answer that the official CEM cannot credit, "
-            "whatever the model says; the repaired CEM strips outer quotation marks and edge punctuation first.",
-        ),
+        notes=(_NOTE,),
     )
 
 

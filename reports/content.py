@@ -45,9 +45,8 @@ class Shown:
     """A figure that lies in ``figures/``, with the words that its file carries."""
 
     file: Path
-    title: str
-    caption: str
     alt: str
+    caption: str
 
 
 Block = Heading | Paragraph | Bullets | Table | Shown
@@ -68,16 +67,17 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
     for summary in summaries:
         where = f" on {summary.model}" if several else ""
         figures = {name: _figure(folder / "figures" / f"{stem(name, summary.model, several)}.svg") for name in _FIGURES}
-        blocks += [Heading(f"Reading{where}"), Paragraph(caution(summary))]
-        blocks += [Paragraph(text, lead) for lead, text in map(_split, reading(run, summary))]
+        blocks += [Heading(f"At a look{where}"), *([Paragraph(caution(summary))] if summary.trained else [])]
+        blocks += _shown(figures["tradeoff"])
+        blocks += [Paragraph(text, lead) for lead, text in map(_split, reading(summary))]
         if summary.failed:
             blocks += [Paragraph("Not every cell finished:"), Bullets(tuple(_term(line) for line in troubles(summary)))]
-        blocks += [Heading(f"Who learned and who forgot{where}"), *_shown(figures["tradeoff"]), main_table.table(summary)]
+        blocks += [Heading(f"Adaptation and retention{where}"), main_table.table(summary)]
         blocks += [Heading(f"Where it was forgotten{where}"), *_shown(figures["dimensions"])]
-        blocks += [dimensions_table.table(run, summary)]
-        blocks += [Heading(f"At what cost{where}"), cost_table.table(summary)]
+        blocks += [dimensions_table.table(summary)]
+        blocks += [Heading(f"At what cost{where}"), cost_table.table(summary), cost_table.time_table(summary)]
         blocks += [Heading(f"What adaptation is made of{where}"), adaptation_table.table(summary)]
-        blocks += [Heading(f"How learning rates were chosen{where}"), Paragraph(_rates(summary))]
+        blocks += [Heading(f"How learning rates were chosen{where}"), _rates(summary)]
         blocks += [*_shown(figures["learning-rates"]), *_shown(figures["learning-rate-paths"])]
         if figures["losses"]:
             blocks += [Heading(f"Training loss{where}"), *_shown(figures["losses"])]
@@ -87,8 +87,12 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
     if further := _further(folder, summaries):
         blocks += [Heading("Further figures"), *further]
     blocks += [Heading("Data, budget and seeds"), Bullets(tuple(_facts(run, summaries)))]
-    blocks += [Heading("How each measure is defined"), Bullets(DEFINITIONS)]
-    blocks += [Heading("Settings and versions"), *(_settings(summary) for summary in summaries), Bullets(_versions(run))]
+    blocks += [Heading("How each measure is defined"), Bullets(tuple(DEFINITIONS.items()))]
+    blocks += [
+        Heading("Settings and versions"),
+        *(_settings(summary) for summary in summaries),
+        Bullets(_versions(run)),
+    ]
     return blocks
 
 
@@ -107,14 +111,14 @@ def _shown(figure: Shown | None) -> list[Block]:
 
 
 def _figure(file: Path) -> Shown | None:
-    """Return a figure with the title, caption and alternative text that its SVG carries, None where there is none."""
+    """Return a figure with the alternative text and the caption that its SVG carries, None where there is none."""
     if not file.exists():
         return None
     root = ElementTree.parse(file).getroot()
-    svg, dc = "{http://www.w3.org/2000/svg}", "{http://purl.org/dc/elements/1.1/}"
-    texts = (root.findtext(f"{svg}title"), root.findtext(f".//{dc}description"), root.findtext(f"{svg}desc"))
-    title, caption, alt = (text or "" for text in texts)
-    return Shown(file, title or file.stem, caption, alt or title)
+    title, alt = (root.findtext(f"{{http://www.w3.org/2000/svg}}{name}") or "" for name in ("title", "desc"))
+    return Shown(
+        file, alt or title or file.stem, root.findtext(".//{http://purl.org/dc/elements/1.1/}description") or title
+    )
 
 
 def _further(folder: Path, summaries: Sequence[Summary]) -> list[Block]:
@@ -124,15 +128,24 @@ def _further(folder: Path, summaries: Sequence[Summary]) -> list[Block]:
     return [block for file in files if file.stem not in known for block in _shown(_figure(file))]
 
 
-def _rates(summary: Summary) -> str:
+_ORIGINS = {
+    "tuned": "chosen by Avg on validation entities and validation retention questions, with equally many trials a method",
+    "untuned": "the model card's rate, chosen for no method in particular",
+    "given": "given for the run, the same for every method",
+}
+
+
+def _rates(summary: Summary) -> Bullets:
+    """Return which learning rates came from where."""
     groups: dict[str, list[str]] = {}
     for row in summary.rows:
         if row.tuned:
             groups.setdefault(row.tuned, []).append(row.method)
-    text = "; ".join(f"{how}: {', '.join(methods)}" for how, methods in groups.items())
-    return (
-        f"Learning rates by where they came from – {text}. Tuned rates were chosen by Avg on validation entities and "
-        "validation retention questions, with equally many trials a method; untuned ones are the model card's."
+    return Bullets(
+        tuple(
+            (how, ", ".join(names) + (f" ({_ORIGINS[how]})" if how in _ORIGINS else ""))
+            for how, names in groups.items()
+        )
     )
 
 
@@ -147,7 +160,12 @@ def _facts(run: RunFolder, summaries: Sequence[Summary]) -> list[tuple[str, str]
         data = rows[0].any_record.data
         sizes = {name: rows[0].scores[name].n for name in ("K.A", "K.R", "old-facts") if name in rows[0].scores}
         found.append((f"Model{where}", summary.model))
-        found.append((f"Data{where}", f"{data.get('root', '')}, {data.get('items', '?')} items to inject, SHA-256 {str(data.get('digest', ''))[:16]}"))
+        found.append(
+            (
+                f"Data{where}",
+                f"{data.get('root', '')}, {data.get('items', '?')} items to inject, SHA-256 {str(data.get('digest', ''))[:16]}",
+            )
+        )
         found.append((f"Questions{where}", ", ".join(f"{name} {count}" for name, count in sizes.items())))
         found.append((f"Seeds{where}", ", ".join(map(str, summary.seeds))))
         skills = {record.seed: old_skills(record) for row in rows for record in row.done}
@@ -165,14 +183,23 @@ def _settings(summary: Summary) -> Table:
     """Return every method's hyper-parameters; what all share is one row."""
     rows = [row for row in summary.rows if row.done and not row.reference]
     train = [dict(row.any_record.settings.get("train", {})) for row in rows]
-    shared = {name: value for name, value in (train[0] if train else {}).items() if all(one.get(name) == value for one in train)}
+    shared = {
+        name: value
+        for name, value in (train[0] if train else {}).items()
+        if all(one.get(name) == value for one in train)
+    }
     lines = [(Cell("every method"), Cell(_words({f"train.{name}": value for name, value in shared.items()})))]
     for row, own in zip(rows, train, strict=True):
         parts = row.any_record.settings.get("components", {})
         owned = {f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()}
         differing = {f"train.{name}": value for name, value in own.items() if name not in shared}
         lines.append((Cell(row.method, " + ".join(parts)), Cell(_words({**owned, **differing}))))
-    return Table(title=f"Settings on {summary.model}", header=("Method", "Settings"), rows=tuple(lines), words=frozenset({"Settings"}))
+    return Table(
+        title=f"Settings on {summary.model}",
+        header=("Method", "Settings"),
+        rows=tuple(lines),
+        words=frozenset({"Settings"}),
+    )
 
 
 def _words(settings: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
-from .summary import Row, Summary, summarise
-from .tabular import Cell, Table, identity, name_cell, write_table
+from .summary import Row, Summary, in_order, summarise
+from .tabular import DASH, Cell, Table, identity, name_cell, write_table
 
 _COUNTS = {
     "trainable_parameters": "Trainable parameters",
@@ -19,27 +19,36 @@ _COUNTS = {
     "old_samples": "Old samples",
 }
 
+_NOTE = (
+    "Examples are distinct training conversations; samples seen count repetitions; tokens went through the model in "
+    "training; old samples are the distinct old-knowledge samples that the method read; seconds are one cell's wall time."
+)
+
 
 def table(summary: Summary) -> Table:
     """Return the costs of one model's methods, means over seeds."""
-    phases = _phases(summary)
-    counts = tuple(f"{_COUNTS[name]}" for name in _COUNTS)
     return Table(
         title=f"Cost on {summary.model}",
-        header=("Method", *counts, *(f"{phase} (s)" for phase in phases), "All (s)", "Peak memory"),
-        rows=tuple(_cells(row, phases) for row in summary.rows),
-        notes=(
-            "Examples are distinct training conversations, samples seen count repetitions, tokens are those that went "
-            "through the model in training; old samples are the distinct old-knowledge samples that the method read. "
-            "Seconds are wall time of one cell" + (", means over seeds." if len(summary.seeds) > 1 else "."),
-        ),
+        header=("Method", *_COUNTS.values(), "Seconds", "Peak memory"),
+        rows=tuple(_cells(row) for row in summary.rows),
+        notes=(_NOTE + (" Means over seeds." if len(summary.seeds) > 1 else ""),),
     )
+
+
+def time_table(summary: Summary) -> Table:
+    """Return where the seconds went: wall time by phase, means over seeds."""
+    phases = _phases(summary)
+    rows = [
+        (name_cell(row), *(Cell(_seconds(row.cost.seconds.get(phase, 0.0)) if row.done else DASH) for phase in phases))
+        for row in summary.rows
+    ]
+    return Table(title=f"Seconds by phase on {summary.model}", header=("Method", *phases), rows=tuple(rows))
 
 
 def build(run: RunFolder, folder: Path) -> list[Path]:
     """Write ``tables/cost.csv`` and ``tables/cost.md``."""
     summaries = summarise(run)
-    phases = list(dict.fromkeys(phase for summary in summaries for phase in _phases(summary)))
+    phases = in_order(phase for summary in summaries for phase in _phases(summary))
     rows = []
     for summary in summaries:
         for row in summary.rows:
@@ -50,7 +59,8 @@ def build(run: RunFolder, folder: Path) -> list[Path]:
             columns["seconds"] = sum(cost.seconds.values()) if cost else ""
             columns["peak_memory"] = cost.peak_memory if cost else ""
             rows.append(columns)
-    return write_table(folder, "cost", [table(summary) for summary in summaries], rows)
+    tables = [show(summary) for summary in summaries for show in (table, time_table)]
+    return write_table(folder, "cost", tables, rows)
 
 
 def amount(count: int) -> str:
@@ -67,20 +77,21 @@ def memory(size: int) -> str:
 
 
 def _phases(summary: Summary) -> list[str]:
-    return list(dict.fromkeys(phase for row in summary.rows if row.done for phase in row.cost.seconds))
+    return in_order(phase for row in summary.rows if row.done for phase in row.cost.seconds)
 
 
-def _cells(row: Row, phases: list[str]) -> tuple[Cell, ...]:
+def _cells(row: Row) -> tuple[Cell, ...]:
     if not row.done:
-        return (name_cell(row), *(Cell("–") for _ in range(len(_COUNTS) + len(phases) + 2)))
+        return (name_cell(row), *(Cell(DASH) for _ in range(len(_COUNTS) + 2)))
     cost = row.cost
-    share = f"{100 * cost.trainable_parameters / cost.total_parameters:.1f} %" if cost.total_parameters else ""
-    counts = [Cell(amount(getattr(cost, name)) if getattr(cost, name) else "–") for name in _COUNTS]
-    if cost.trainable_parameters:
-        counts[0] = Cell(counts[0].text, share)
-    seconds = (f"{cost.seconds[phase]:.1f}" if cost.seconds.get(phase) else "–" for phase in phases)
-    whole = f"{sum(cost.seconds.values()):.1f}"
-    return (name_cell(row), *counts, *map(Cell, seconds), Cell(whole), Cell(memory(cost.peak_memory)))
+    counts = [Cell(amount(getattr(cost, name)) if getattr(cost, name) else DASH) for name in _COUNTS]
+    if cost.trainable_parameters and cost.total_parameters:
+        counts[0] = Cell(counts[0].text, f"{100 * cost.trainable_parameters / cost.total_parameters:.1f} %")
+    return (name_cell(row), *counts, Cell(_seconds(sum(cost.seconds.values()))), Cell(memory(cost.peak_memory)))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value else DASH
 
 
 REPORT = Report(name="cost-table", title="What each method cost", kind="table", build=build)

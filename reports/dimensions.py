@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
-from .dimensions_table import CLEAR, clear
+from .dimensions_table import CLEAR
 from .drawing import GRID, INK, MUTED, PAPER, Picture, build_pictures, new_figure, plain
 from .summary import DIMENSIONS, Row, Summary, old_skills
-from .tabular import signed
+from .tabular import DASH, signed
 
 _COLUMNS = (*DIMENSIONS, "K.R")
 _GAP = 0.25  # sets K.R, the mean, apart from what it is the mean of
@@ -26,9 +26,10 @@ _DARK, _LIGHT = "#101214", "#fdfdfd"  # on coloured cells, whatever the page's c
 def draw(run: RunFolder, summary: Summary) -> Picture | None:
     """Return the heat map of one model, None where there is no base to compare with or nothing trained."""
     rows = [row for row in summary.rows if not row.reference]
-    if summary.base is None or not any(row.change for row in rows):
+    changes = [abs(change) for row in rows for name, change in row.change.items() if name in _COLUMNS]
+    if summary.base is None or not changes:
         return None
-    largest = max(abs(change) for row in rows for name, change in row.change.items() if name in _COLUMNS)
+    largest = max(changes)
     norm = TwoSlopeNorm(0.0, -max(largest, 5.0), max(largest, 5.0))
     names = [plain(row.method, 30) for row in rows]
     left = 0.35 + 0.085 * max(map(len, names))
@@ -36,7 +37,7 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
     figure = new_figure(width, height)
     axes = figure.add_axes((left / width, 0.85 / height, 1 - (left + 0.15) / width, 0.36 * len(rows) / height))
     for line, row in enumerate(rows):
-        _line(axes, line, row, norm, clear(run, row))
+        _line(axes, line, row, norm)
     axes.set_xlim(0, len(_COLUMNS) + _GAP)
     axes.set_ylim(len(rows), 0)
     axes.grid(visible=False)
@@ -47,14 +48,17 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
     axes.set_xticks([_x(index) + 0.5 for index in range(len(_COLUMNS))], heads)
     axes.xaxis.tick_top()
     axes.set_yticks(np.arange(len(rows)) + 0.5, names)
-    figure.text(0.1 / width, 1 - 0.28 / height, f"Change against the base on {plain(summary.model)} (points)", fontsize=11)
+    figure.text(
+        0.1 / width, 1 - 0.28 / height, f"Change against the base on {plain(summary.model)} (points)", fontsize=11
+    )
     _scale(figure.add_axes((left / width, 0.42 / height, 0.45, 0.13 / height)), norm)
     return Picture(
         title=f"Retention by dimension on {summary.model}: change against the base",
         caption=_caption(summary, rows, bool(skills)),
         alt="Heat map of the change against the base in points: "
         + "; ".join(
-            f"{row.method} " + ", ".join(f"{name} {signed(row.change[name])}" for name in _COLUMNS if name in row.change)
+            f"{row.method} "
+            + ", ".join(f"{name} {signed(row.change[name])}" for name in _COLUMNS if name in row.change)
             for row in rows
             if row.change
         )
@@ -72,7 +76,7 @@ def _x(index: int) -> float:
     return index + (_GAP if index == len(DIMENSIONS) else 0.0)
 
 
-def _line(axes: Axes, line: int, row: Row, norm: TwoSlopeNorm, sure: set[str]) -> None:
+def _line(axes: Axes, line: int, row: Row, norm: TwoSlopeNorm) -> None:
     if not row.done:
         axes.add_patch(Rectangle((0, line), len(_COLUMNS) + _GAP, 1, facecolor=GRID, edgecolor=PAPER, linewidth=2))
         text = plain(f"{row.status}: {row.reason}", 70)
@@ -84,8 +88,8 @@ def _line(axes: Axes, line: int, row: Row, norm: TwoSlopeNorm, sure: set[str]) -
         axes.add_patch(Rectangle((_x(index), line), 1, 1, facecolor=shade, edgecolor=PAPER, linewidth=2))
         dark = change is None or abs(float(norm(change)) - 0.5) < 0.33
         axes.text(
-            _x(index) + 0.5, line + 0.5, "–" if change is None else signed(change), ha="center", va="center",
-            color=INK if change is None else _DARK if dark else _LIGHT, weight="bold" if name in sure else "normal",
+            _x(index) + 0.5, line + 0.5, DASH if change is None else signed(change), ha="center", va="center",
+            color=INK if change is None else _DARK if dark else _LIGHT, weight="bold" if name in row.clear else "normal",
         )  # fmt: skip
 
 

@@ -33,10 +33,9 @@ class Tuned(NamedTuple):
 
 def tuned(run: RunFolder, summary: Summary) -> list[Tuned]:
     """Return the tuning of the run's methods on one model, in the run's order; trials without figures are left out."""
-    entries = {
-        entry["method"]: entry for entry in run.tuning() if entry.get("model", summary.model) == summary.model
-    }
-    return [_tuned(entries[row.method]) for row in summary.rows if row.method in entries]
+    entries = {entry["method"]: entry for entry in run.tuning() if entry.get("model", summary.model) == summary.model}
+    found = [_tuned(entries[row.method]) for row in summary.rows if row.method in entries]
+    return [one for one in found if _all(one)]
 
 
 def draw_rates(run: RunFolder, summary: Summary) -> Picture | None:
@@ -80,7 +79,9 @@ def draw_paths(run: RunFolder, summary: Summary) -> Picture | None:
     found = tuned(run, summary)
     if not found:
         return None
-    figure, axes = _panels(f"Paths over learning rates on {plain(summary.model)}, validation data", found, "K.A (%)", "K.R (%)")
+    figure, axes = _panels(
+        f"Paths over learning rates on {plain(summary.model)}, validation data", found, "K.A (%)", "K.R (%)"
+    )
     for panel, one in zip(axes, found, strict=True):
         colour = look(one.method).colour
         for other in found:
@@ -120,7 +121,9 @@ def _tuned(entry: Mapping[str, Any]) -> Tuned:
     chosen = entry["chosen"]
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(entry["trials"], key=lambda trial: float(trial["learning_rate"])):
-        if all(isinstance(trial.get(name), int | float) and math.isfinite(trial[name]) for name in ("K.A", "K.R", "Avg")):
+        if all(
+            isinstance(trial.get(name), int | float) and math.isfinite(trial[name]) for name in ("K.A", "K.R", "Avg")
+        ):
             groups.setdefault(json.dumps(trial["settings"], sort_keys=True), []).append(trial)
     own = groups.pop(json.dumps(chosen["settings"], sort_keys=True), [])
     best = next((trial for trial in own if trial["learning_rate"] == chosen["learning_rate"]), None)
@@ -143,7 +146,9 @@ def _line(axes: Axes, trials: Sequence[Trial], across: str, up: str, **style: An
 
 
 def _ring(axes: Axes, x: float, y: float, colour: str) -> None:
-    axes.plot(x, y, marker="o", markersize=10, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.5, zorder=4)
+    axes.plot(
+        x, y, marker="o", markersize=10, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.5, zorder=4
+    )
 
 
 def _share(axes: Sequence[Axes], found: Sequence[Tuned]) -> None:
@@ -156,7 +161,9 @@ def _share(axes: Sequence[Axes], found: Sequence[Tuned]) -> None:
 
 def _legend(figure: Figure, lines: Sequence[tuple[Any, float, str]]) -> None:
     handles = [Line2D([], [], color=INK, linestyle=style, linewidth=width, label=text) for style, width, text in lines]
-    ring = Line2D([], [], linestyle="none", marker="o", markersize=9, markerfacecolor=PAPER, markeredgecolor=INK, label="chosen")
+    ring = Line2D(
+        [], [], linestyle="none", marker="o", markersize=9, markerfacecolor=PAPER, markeredgecolor=INK, label="chosen"
+    )
     below_title = (0.0, 1 - 0.4 / figure.get_figheight())
     figure.legend(
         handles=[*handles, ring], loc="upper left", bbox_to_anchor=below_title, ncols=len(handles) + 1, handlelength=2.4

@@ -31,7 +31,10 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
             kinds.setdefault(row.training_data, []).append(row)
     figure, groups = panels(
         f"Training loss on {plain(summary.model)}",
-        {f"{kind} data: compare losses within this group only": [plain(row.method, 26) for row in rows] for kind, rows in kinds.items()},
+        {
+            f"{kind} data: compare losses within this group only": [plain(row.method, 26) for row in rows]
+            for kind, rows in kinds.items()
+        },
         across="optimizer step",
         up="task loss",
     )

@@ -8,7 +8,7 @@ from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
 from .summary import MEASURES, Row, Summary, summarise
-from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, write_table
+from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, write_table
 
 _SHOWN = ("K.A", "K.R", "Avg")
 _SKILLS = ("K.R calibrated", "K.R held-out", "old-facts")
@@ -16,21 +16,21 @@ _SKILLS = ("K.R calibrated", "K.R held-out", "old-facts")
 
 def table(summary: Summary) -> Table:
     """Return the main table of one model."""
-    header = ("Method", "Training data", "Learning rate", *_SHOWN, "HARS", *_SKILLS, "n (K.A / K.R)")
     repeated = len(summary.seeds) > 1
-    notes = (
-        "Scores in percent; below each its 95 % interval"
-        + (", over seeds; ± is the standard deviation over seeds." if repeated else ", by bootstrap, from one seed.")
-        + " Small print under K.R calibrated and K.R held-out: change against the base on the same skills.",
-        *(["K.R calibrated and K.R held-out spread over seeds because their skills rotate."] if repeated else []),
-        "Rows trained on plain and on augmented data saw different examples: compare within one kind.",
+    small = "over seeds; ± is the standard deviation over seeds" if repeated else "by bootstrap, from one seed"
+    scores = (
+        f"Scores in percent; in small print 95 % intervals {small}. Under K.R calibrated, K.R held-out and old-facts it is "
+        f"the change against the base, for the first two on the same skills.{_sizes(summary)}"
     )
+    notes = [scores, "Rows trained on plain and on augmented data saw different examples: compare within one kind."]
+    if repeated:
+        notes.append("The skills of K.R calibrated and K.R held-out rotate with the seed; their spread includes that.")
     return Table(
         title=f"Adaptation and retention on {summary.model}",
-        header=header,
+        header=("Method", "Training data", *_SHOWN, "HARS", *_SKILLS, "Learning rate"),
         rows=tuple(_cells(row) for row in summary.rows),
-        words=frozenset({"Training data", "Learning rate"}),
-        notes=notes,
+        words=frozenset({"Training data"}),
+        notes=tuple(notes),
     )
 
 
@@ -48,27 +48,34 @@ def build(run: RunFolder, folder: Path) -> list[Path]:
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:
-    rate = "" if row.learning_rate is None else f"{row.learning_rate:.3g}"
-    hars = Cell("–" if row.reference else row.hars_note) if row.hars is None else Cell(f"{row.hars:.1f}")
-    if not row.done:
-        blank = Cell("–")
-        return (name_cell(row), Cell(row.training_data or "–"), *(blank for _ in range(len(_SHOWN + _SKILLS) + 3)))
-    ka, kr = row.scores.get("K.A"), row.scores.get("K.R")
-    return (
-        name_cell(row),
-        Cell(row.training_data or "–"),
-        Cell(rate or "–", shorten(row.tuned, 40)),
+    rate = Cell(DASH) if row.learning_rate is None else Cell(f"{row.learning_rate:.3g}", shorten(row.tuned, 40))
+    scores = (
         *(score_cell(row, name) for name in _SHOWN),
-        hars,
+        _hars_cell(row),
         *(_skill_cell(row, name) for name in _SKILLS),
-        Cell(f"{ka.n if ka else '–'} / {kr.n if kr else '–'}"),
     )
+    return (name_cell(row), Cell(row.training_data or DASH), *scores, rate)
+
+
+def _hars_cell(row: Row) -> Cell:
+    if row.hars is not None:
+        return Cell(f"{row.hars:.1f}")
+    return Cell(DASH if row.reference or not row.done else row.hars_note)
+
+
+def _sizes(summary: Summary) -> str:
+    """Return how many questions stand behind the scores, in words."""
+    sizes = {
+        name: {row.scores[name].n for row in summary.rows if name in row.scores} for name in ("K.A", "K.R", "old-facts")
+    }
+    words = ", ".join(f"{name} n = {' or '.join(map(str, sorted(found)))}" for name, found in sizes.items() if found)
+    return f" Questions: {words}." if words else ""
 
 
 def _skill_cell(row: Row, name: str) -> Cell:
     """Return a score whose note is its change against the base: skills differ in difficulty, changes compare."""
     cell = score_cell(row, name)
-    return Cell(cell.text, f"{signed(row.change[name])} to base") if name in row.change else Cell(cell.text)
+    return Cell(cell.text, signed(row.change[name])) if name in row.change else Cell(cell.text)
 
 
 REPORT = Report(name="main-table", title="Adaptation, retention, Avg and HARS", kind="table", build=build)

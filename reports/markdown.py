@@ -19,11 +19,14 @@ def render(block: Block) -> str:
         case Paragraph(text, lead):
             return (f"**{escape_markdown(lead)}** " if lead else "") + f"{escape_markdown(text)}\n"
         case Bullets(items):
-            lines = (f"**{escape_markdown(term)}**: {escape_markdown(text)}" if term else escape_markdown(text) for term, text in items)
+            lines = (
+                f"**{escape_markdown(term)}**: {escape_markdown(text)}" if term else escape_markdown(text)
+                for term, text in items
+            )
             return "\n".join(f"- {line}" for line in lines) + "\n"
-        case Shown(file, title, caption, alt):
+        case Shown(file, alt, caption):
             image = f"![{escape_markdown(alt)}](figures/{file.name})"
-            return f"{image}\n\n*{escape_markdown(title)}.* {escape_markdown(caption)}\n"
+            return f"{image}\n\n{escape_markdown(caption)}\n"
         case table:
             return markdown_table(table)
 

@@ -28,14 +28,14 @@ def render(block: Block) -> str:
         case Heading(text):
             return f'<h2 id="{_anchor(text)}">{escape(text)}</h2>'
         case Paragraph(text, lead):
-            return f"<p>{f'<b>{escape(lead)}</b> ' if lead else ''}{escape(text)}</p>"
+            return f"<p>{f'<b>{_text(lead)}</b> ' if lead else ''}{_text(text)}</p>"
         case Bullets(items):
-            lines = (f"<li>{f'<b>{escape(term)}</b>: ' if term else ''}{escape(text)}</li>" for term, text in items)
+            lines = (f"<li>{f'<b>{_text(term)}</b>: ' if term else ''}{_text(text)}</li>" for term, text in items)
             return "<ul>\n" + "\n".join(lines) + "\n</ul>"
-        case Shown(file, title, caption, alt):
+        case Shown(file, alt, caption):
             svg = base64.b64encode(themed(file.read_text(encoding="utf-8")).encode()).decode()
             image = f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{svg}">'
-            words = f"<figcaption><b>{escape(title)}.</b> {escape(caption)}</figcaption>"
+            words = f"<figcaption>{_text(caption)}</figcaption>"
             return f'<figure><div class="scroll" tabindex="0">{image}</div>{words}</figure>'
         case table:
             return _table(table)
@@ -62,7 +62,9 @@ def build(run: RunFolder, folder: Path) -> list[Path]:
         style=style,
         hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         contents="\n".join(
-            f'<li><a href="#{_anchor(block.text)}">{escape(block.text)}</a></li>' for block in blocks if isinstance(block, Heading)
+            f'<li><a href="#{_anchor(block.text)}">{escape(block.text)}</a></li>'
+            for block in blocks
+            if isinstance(block, Heading)
         ),
         body="\n".join(map(render, blocks)),
     )
@@ -79,6 +81,11 @@ def _lead(run: RunFolder) -> str:
         for summary in summarise(run)
     ]
     return "; ".join(parts) + (f"; {plan['budget']}" if "budget" in plan else "")
+
+
+def _text(text: str) -> str:
+    """Return escaped text whose percent signs stay with their figures."""
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _anchor(text: str) -> str:
@@ -98,7 +105,7 @@ def _table(table: Table) -> str:
         f'<th scope="col"{" class=word" if name in table.words else ""}>{escape(name)}</th>' for name in table.header
     )
     rows = "\n".join(f"<tr>{''.join(tag(index, cell) for index, cell in enumerate(row))}</tr>" for row in table.rows)
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
     return (
         f'<div class="scroll" tabindex="0"><table><caption>{escape(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>{notes}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 from scipy.special import stdtrit
 
@@ -23,16 +23,36 @@ TASKS = {
 }
 """Which task gives which measure of a summary; several tasks have a CEM."""
 
-MEASURES = ("K.A", "CEM", "F1", "CEM repaired", "K.R", "K.R calibrated", "K.R held-out", "Avg", "old-facts", *DIMENSIONS)
+MEASURES = (
+    "K.A",
+    "CEM",
+    "F1",
+    "CEM repaired",
+    "K.R",
+    "K.R calibrated",
+    "K.R held-out",
+    "Avg",
+    "old-facts",
+    *DIMENSIONS,
+)
 """Every measure that a summary holds where the records give it; Avg is computed here."""
 
 _PHASES = ("load", "data", "measure", "adapt", "train", "save", "evaluate")
+
+
+class Answer(NamedTuple):
+    """How right a row's answers to one question are (0 to 1), what it depends on jointly, and its dimension."""
+
+    correct: float
+    group: str
+    type: str
 
 
 @dataclass(frozen=True)
 class Row:
     """One method on one model: its records, those that are ``done`` and those that are not (both by seed)."""
 
+    run: RunFolder
     model: str
     method: str
     done: tuple[Record, ...]
@@ -125,6 +145,29 @@ class Row:
         }
         return {name: over_seeds(values).mean for name, values in changes.items() if values}
 
+    @cached_property
+    def against_base(self) -> dict[str, Score]:
+        """Measure -> difference to the base on the same questions (see `paired`); empty for references."""
+        return {} if self.base is None or self.reference else paired(self, self.base)
+
+    @property
+    def clear(self) -> set[str]:
+        """The measures in which the row differs from its base beyond the sampling of questions."""
+        return {name for name, score in self.against_base.items() if score.low > 0 or score.high < 0}
+
+    @cached_property
+    def answers(self) -> dict[str, dict[str, Answer]]:
+        """Task -> question id -> how right the answers are, mean over the finished seeds; from the predictions."""
+        found: dict[str, dict[str, Answer]] = {}
+        for task in ("adaptation", "retention"):
+            rows = [row for record in self.done for row in self.run.predictions(record, task)]
+            values: dict[str, list[float]] = {}
+            for row in rows:
+                values.setdefault(row["id"], []).append(row["correct"])
+            labels = {row["id"]: (row.get("group") or row["id"], row.get("type", "")) for row in rows}
+            found[task] = {id: Answer(sum(right) / len(right), *labels[id]) for id, right in values.items()}
+        return found
+
     def start(self, record: Record, measure: str) -> float | None:
         """Return what this row, the base, scores on ``measure`` for comparison with ``record``."""
         if measure in ("K.R calibrated", "K.R held-out"):
@@ -160,8 +203,7 @@ class Row:
     def cost(self) -> Cost:
         """The cost, mean over the finished seeds (peak memory: the largest)."""
         costs = [record.cost for record in self.done]
-        found = {phase for cost in costs for phase in cost.seconds}
-        phases = sorted(found, key=lambda phase: (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), phase))
+        phases = in_order(phase for cost in costs for phase in cost.seconds)
         counts = ("trainable_parameters", "total_parameters", "examples", "samples", "steps", "tokens", "old_samples")
         return Cost(
             **{name: round(over_seeds([getattr(cost, name) for cost in costs]).mean) for name in counts},
@@ -206,7 +248,8 @@ class Summary:
 def summarise(run: RunFolder) -> list[Summary]:
     """Return one summary a model, models and methods in the plan's order."""
     records = run.records()
-    return [_summary(model, [record for record in records if record.model == model]) for model in _models(records)]
+    models = dict.fromkeys(record.model for record in records)
+    return [_summary(run, model, [record for record in records if record.model == model]) for model in models]
 
 
 def unfinished(run: RunFolder) -> list[str]:
@@ -219,25 +262,30 @@ def apart(one: Score, other: Score) -> bool:
     return one.low > other.high or one.high < other.low
 
 
-def paired(run: RunFolder, one: Row, other: Row) -> dict[str, Score]:
+def paired(one: Row, other: Row) -> dict[str, Score]:
     """Return ``one`` minus ``other`` in K.A, K.R and each dimension, on the same questions, with 95 % intervals.
 
     The intervals are bootstraps over entities (K.A) and questions (retention) of the answers' means over seeds: they
     say what other questions would give, not what other seeds would. Holds no measure whose predictions are not there.
     """
-    pairs, groups = _pairs(run, one, other, "adaptation")
-    found = {"K.A": paired_difference(*_sides(pairs), groups)} if pairs else {}
-    pairs, kinds = _pairs(run, one, other, "retention", "type")
+    found: dict[str, Score] = {}
+    if facts := _shared(one, other, "adaptation"):
+        ours, theirs = [one.correct for one, _ in facts], [other.correct for _, other in facts]
+        found["K.A"] = paired_difference(ours, theirs, [answer.group for answer, _ in facts])
+    shared = _shared(one, other, "retention")
     parts = {
-        name: [pair for pair, kind in zip(pairs, kinds, strict=True) if kind == name]
+        name: [one.correct - other.correct for one, other in shared if one.type == name]
         for name in DIMENSIONS
-        if name in kinds
+        if any(answer.type == name for answer, _ in shared)
     }
     if parts:
-        found["K.R"] = bootstrap_mean_of_means({name: [a - b for a, b in part] for name, part in parts.items()})
-    for name, part in parts.items():
-        found[name] = paired_difference(*_sides(part), [str(index) for index in range(len(part))])
-    return found
+        found["K.R"] = bootstrap_mean_of_means(parts)
+    return found | {name: bootstrap_mean_of_means({name: part}) for name, part in parts.items()}
+
+
+def _shared(one: Row, other: Row, task: str) -> list[tuple[Answer, Answer]]:
+    theirs = other.answers[task]
+    return [(answer, theirs[id]) for id, answer in one.answers[task].items() if id in theirs]
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
@@ -251,6 +299,11 @@ def pareto(rows: Sequence[Row]) -> list[Row]:
     return [row for _, _, row in sorted(front, key=lambda point: (point[0], point[1], point[2].method))]
 
 
+def in_order(phases: Iterable[str]) -> list[str]:
+    """Return the phases of cells, each once, in the order in which they happen; unknown ones stand last, by name."""
+    return sorted(set(phases), key=lambda phase: (_PHASES.index(phase) if phase in _PHASES else len(_PHASES), phase))
+
+
 def score_of(record: Record, measure: str) -> Score | None:
     """Return a record's score of ``measure``, from the task that gives it; None where it was not measured."""
     return _avg(record) if measure == "Avg" else record.scores.get(TASKS[measure], {}).get(measure)
@@ -262,21 +315,17 @@ def old_skills(record: Record) -> list[str]:
     return [name for name in DIMENSIONS if name in found] + sorted(set(found) - set(DIMENSIONS))
 
 
-def _models(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(record.model for record in records))
-
-
-def _summary(model: str, records: Sequence[Record]) -> Summary:
+def _summary(run: RunFolder, model: str, records: Sequence[Record]) -> Summary:
     methods = dict.fromkeys(record.method for record in records)
-    base = _row(model, "base", records, None)
-    base = base if base.done else None
-    return Summary(model, tuple(_row(model, method, records, base) for method in methods))
+    untouched = _row(run, model, "base", records, None)
+    base = untouched if untouched.done else None
+    return Summary(model, tuple(_row(run, model, method, records, base) for method in methods))
 
 
-def _row(model: str, method: str, records: Sequence[Record], base: Row | None) -> Row:
+def _row(run: RunFolder, model: str, method: str, records: Sequence[Record], base: Row | None) -> Row:
     own = sorted((record for record in records if record.method == method), key=lambda record: record.seed)
     done = tuple(record for record in own if record.status == "done")
-    return Row(model, method, done, tuple(record for record in own if record.status != "done"), base)
+    return Row(run, model, method, done, tuple(record for record in own if record.status != "done"), base)
 
 
 def _measured(row: Row) -> bool:
@@ -306,27 +355,3 @@ def _mean(scores: Sequence[Score]) -> Score:
         return scores[0]
     half = float(stdtrit(len(scores) - 1, 0.975)) * deviation / math.sqrt(len(scores))
     return Score(value=mean, low=max(0.0, mean - half), high=min(100.0, mean + half), n=scores[0].n)
-
-
-def _pairs(
-    run: RunFolder, one: Row, other: Row, task: str, label: str = "group"
-) -> tuple[list[tuple[float, float]], list[str]]:
-    """Return both rows' mean correctness on each question that both answered, and the questions' labels."""
-    ours, theirs = _answers(run, one, task, label), _answers(run, other, task, label)
-    shared = [question for question in ours if question in theirs]
-    return [(ours[question][0], theirs[question][0]) for question in shared], [ours[question][1] for question in shared]
-
-
-def _answers(run: RunFolder, row: Row, task: str, label: str) -> dict[str, tuple[float, str]]:
-    """Return question id -> (how right the answers are, mean over seeds; the question's label)."""
-    found: dict[str, list[float]] = {}
-    labels: dict[str, str] = {}
-    for record in row.done:
-        for answer in run.predictions(record, task):
-            found.setdefault(answer["id"], []).append(answer["correct"])
-            labels[answer["id"]] = answer.get(label) or answer["id"]
-    return {question: (over_seeds(values).mean, labels[question]) for question, values in found.items()}
-
-
-def _sides(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [one for one, _ in pairs], [other for _, other in pairs]

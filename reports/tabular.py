@@ -15,6 +15,9 @@ from kore_bench.results import write_text
 
 from .summary import Row
 
+DASH = "\N{EN DASH}"
+"""Stands where there is no figure."""
+
 
 class Cell(NamedTuple):
     """One cell: a short ``text`` and an optional ``note`` in small print (an interval, a reason)."""
@@ -34,7 +37,9 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def write_table(folder: Path, name: str, tables: Sequence[Table], figures: Sequence[Mapping[str, object]]) -> list[Path]:
+def write_table(
+    folder: Path, name: str, tables: Sequence[Table], figures: Sequence[Mapping[str, object]]
+) -> list[Path]:
     """Write ``tables/<name>.csv`` (``figures``: one mapping a row, equal keys) and ``tables/<name>.md``."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(figures[0]), lineterminator="\n")
@@ -77,7 +82,7 @@ def columns_of(row: Row, measures: Sequence[str]) -> dict[str, object]:
 def name_cell(row: Row) -> Cell:
     """Return the method's name, with its status where it is not plainly done."""
     if row.reference and row.done:
-        return Cell(row.method, "reference, trains nothing")
+        return Cell(row.method, "reference")
     return Cell(row.method, "" if row.status == "done" else f"{row.status}: {shorten(row.reason, 90)}")
 
 
@@ -85,7 +90,7 @@ def score_cell(row: Row, measure: str) -> Cell:
     """Return ``62.1`` (``62.1 ± 1.3`` over several seeds) with its interval as the note; a dash where unmeasured."""
     score = row.scores.get(measure)
     if score is None:
-        return Cell("–")
+        return Cell(DASH)
     spread = row.spread.get(measure)
     text = f"{score.value:.1f}" if spread is None else f"{score.value:.1f} ± {spread:.1f}"
     return Cell(text, interval(score))
@@ -98,7 +103,7 @@ def interval(score: Score) -> str:
 
 def signed(value: float) -> str:
     """Return a change with its sign and a true minus, one decimal; a change that rounds to zero has no sign."""
-    text = f"{value:+.1f}".replace("-", "−")
+    text = f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
     return "0.0" if text[1:] == "0.0" else text
 
 

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
-from .drawing import INK, MUTED, PAPER, Picture, build_pictures, look, new_figure, place_labels, plain
+from .drawing import MUTED, PAPER, Picture, build_pictures, look, new_figure, plain
+from .labels import place_labels
 from .summary import Row, Summary, pareto
 
 
@@ -78,7 +79,9 @@ def _ceiling(axes: Axes, ceiling: Row) -> None:
     axes.axvspan(score.low, score.high, color=MUTED, alpha=0.12, linewidth=0, zorder=0.5)
     axes.axvline(score.value, color=MUTED, linewidth=1.1, linestyle="-.", zorder=1)
     top = axes.get_xaxis_transform()
-    axes.text(score.value, 1.012, "in-context ceiling", transform=top, ha="center", va="bottom", fontsize=9, color=MUTED)
+    axes.text(
+        score.value, 1.012, "in-context ceiling", transform=top, ha="center", va="bottom", fontsize=9, color=MUTED
+    )
 
 
 def _limits(axes: Axes, drawn: list[Row], ceiling: Row | None) -> None:

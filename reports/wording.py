@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kore_bench.measures import Score
-from kore_bench.results import RunFolder
 
 from .cost_table import amount
 from .summary import DIMENSIONS, Row, Summary, apart, paired, pareto
@@ -13,42 +12,51 @@ from .tabular import interval, shorten, signed
 
 _CONTROLS = (("kore-null", "frozen-random"), ("kore-null", "frozen-top"))
 
-DEFINITIONS = (
-    ("CEM", "cover exact match: 1 where the normalised gold answer stands in the normalised prediction between word "
-     "boundaries, else 0. CEM repaired strips outer quotation marks and edge punctuation first; K.A uses the official one."),
-    ("F1", "harmonic mean of precision and recall over the words of prediction and gold answer (SQuAD)."),
-    ("K.A", "adaptation: (CEM + F1) / 2 over all questions about the injected items, asked on images and in words that "
-     "were not trained on."),
-    ("K.R", "retention: the plain mean of the seven dimensions COM, OCR, M-DIS, INS, M-IDU, MAT, HAL (the KORE paper "
-     "averages 12 benchmarks instead). K.R calibrated and K.R held-out are the means over the skills whose old samples "
-     "methods could read under that seed, and over the others."),
-    ("old-facts", "(CEM + F1) / 2 on facts that the base knew before; no part of K.R."),
-    ("Avg", "(K.A + K.R) / 2. Its interval with one seed adds the half-widths of K.A and K.R in quadrature."),
-    ("HARS", "2 fA fR / (fA + fR) with fA = 100 GA / (GA + 100) and fR = GR + 100, where GA and GR are the relative gains "
-     "of K.A and K.R over the base in percent; not given where K.A did not gain."),
-    ("Intervals", "95 %. With one seed a bootstrap over entities (K.A) or questions (retention); with several, Student's "
-     "t over the seeds' figures, which says nothing about other questions. Changes against the base are also paired on "
-     "the same questions."),
-    ("in-context", "the base with the item's paragraph in the prompt: what reading gives, a ceiling and not a method."),
-)  # fmt: skip
+DEFINITIONS = {
+    "CEM": (
+        "cover exact match: 1 where the normalised gold answer stands in the normalised prediction between "
+        "word boundaries, else 0. CEM repaired strips outer quotation marks and edge punctuation first; K.A "
+        "uses the official one."
+    ),
+    "F1": ("harmonic mean of precision and recall over the words of prediction and gold answer (SQuAD)."),
+    "K.A": (
+        "adaptation: (CEM + F1) / 2 over all questions about the injected items, asked on images and in words "
+        "that were not trained on."
+    ),
+    "K.R": (
+        "retention: the plain mean of the seven dimensions COM, OCR, M-DIS, INS, M-IDU, MAT, HAL, or of those that the "
+        "data has (the KORE paper averages 12 benchmarks instead). K.R calibrated and K.R held-out are the means over the skills "
+        "whose old samples methods could read under that seed, and over the others."
+    ),
+    "old-facts": "(CEM + F1) / 2 on facts that the base knew before; no part of K.R.",
+    "Avg": ("(K.A + K.R) / 2. Its interval with one seed adds the half-widths of K.A and K.R in quadrature."),
+    "HARS": (
+        "2 fA fR / (fA + fR) with fA = 100 GA / (GA + 100) and fR = GR + 100, where GA and GR are the "
+        "relative gains of K.A and K.R over the base in percent; not given where K.A did not gain; over several seeds it is that of the mean K.A and K.R."
+    ),
+    "Intervals": (
+        "95 %. With one seed a bootstrap over entities (K.A) or questions (retention); with several, "
+        "Student's t over the seeds' figures, which says nothing about other questions. Changes against the "
+        "base are also paired on the same questions."
+    ),
+    "in-context": ("the base with the item's paragraph in the prompt: what reading gives, a ceiling and not a method."),
+}
 """What each measure means, for the end of a report."""
 
 
-def reading(run: RunFolder, summary: Summary) -> list[str]:
+def reading(summary: Summary) -> list[str]:
     """Return the reading of one model's rows as paragraphs."""
     rows = [row for row in summary.trained if {"K.A", "K.R"} <= row.scores.keys()]
     if not rows:
         return ["No trained method finished with both adaptation and retention: there is nothing to compare."]
-    base = summary.base
-    against = {row.method: paired(run, row, base) for row in rows} if base else {}
     parts = [
-        _learned(summary, rows, against),
-        _forgot(summary, rows, against),
+        _learned(summary, rows),
+        _forgot(summary, rows),
+        *_old_facts(summary, rows),
+        *_seen(rows),
         _both(summary, rows),
-        *_controls(run, rows),
-        _cost(rows),
     ]
-    return [part for part in parts if part]
+    return [*parts, *_controls(rows), _cost(rows)]
 
 
 def caution(summary: Summary) -> str:
@@ -66,31 +74,31 @@ def caution(summary: Summary) -> str:
 
 def troubles(summary: Summary) -> list[str]:
     """Return one line for each method of which a cell failed or was skipped."""
-    return [f"{row.method}: {row.status} – {shorten(row.reason, 300)}" for row in summary.failed]
+    return [f"{row.method}: {row.status}: {shorten(row.reason, 300)}" for row in summary.failed]
 
 
-def _learned(summary: Summary, rows: Sequence[Row], against: Mapping[str, Mapping[str, Score]]) -> str:
+def _learned(summary: Summary, rows: Sequence[Row]) -> str:
     text = "Who learned. "
     if summary.base and "K.A" in summary.base.scores:
-        text += f"The base scores K.A {_value(summary.base, 'K.A')} on the new facts"
-        ceiling = summary.ceiling
-        known = ceiling is not None and "K.A" in ceiling.scores
-        text += f"; with the paragraph in the prompt {_value(ceiling, 'K.A')}. " if ceiling and known else ". "
-    text += ". ".join(f"{kind}: {_list(group, 'K.A')}" for kind, group in _kinds(rows)) + "."
-    without = [row.method for row in rows if "K.A" in against.get(row.method, {}) and against[row.method]["K.A"].low <= 0]
+        text += f"On the new facts the base scores K.A {_value(summary.base, 'K.A')}"
+        if summary.ceiling and "K.A" in summary.ceiling.scores:
+            text += f", and {_value(summary.ceiling, 'K.A')} with the item's paragraph in the prompt"
+        text += ". "
+    text += _by_kind(rows, lambda row: f"{row.scores['K.A'].value:.1f}")
+    without = [row.method for row in rows if "K.A" in row.against_base and row.against_base["K.A"].low <= 0]
     return text + (f" No clear gain over the base on the same questions: {_join(without)}." if without else "")
 
 
-def _forgot(summary: Summary, rows: Sequence[Row], against: Mapping[str, Mapping[str, Score]]) -> str:
+def _forgot(summary: Summary, rows: Sequence[Row]) -> str:
     base = summary.base
     if base is None or "K.R" not in base.scores:
-        return f"Who forgot. K.R, without a base to compare with: {_list(rows, 'K.R')}."
-    text = f"Who forgot. From the base's K.R of {_value(base, 'K.R')}: "
-    text += ". ".join(
-        f"{kind}: " + _join([f"{row.method} {signed(row.change['K.R'])}" for row in group]) for kind, group in _kinds(rows)
-    )
-    kept = [row.method for row in rows if "K.R" in against.get(row.method, {}) and against[row.method]["K.R"].high >= 0]
-    text += f". No clear loss on the same questions: {_join(kept)}." if kept else "."
+        return "Who forgot. There is no base to compare K.R with. " + _by_kind(
+            rows, lambda row: f"{row.scores['K.R'].value:.1f}"
+        )
+    text = f"Who forgot. K.R of the base is {_value(base, 'K.R')}; the changes, in points: "
+    text += _by_kind(rows, lambda row: signed(row.change["K.R"]))
+    kept = [row.method for row in rows if "K.R" in row.against_base and row.against_base["K.R"].high >= 0]
+    text += f" No clear loss on the same questions: {_join(kept)}." if kept else ""
     means = {
         name: sum(changes) / len(changes)
         for name in DIMENSIONS
@@ -98,14 +106,35 @@ def _forgot(summary: Summary, rows: Sequence[Row], against: Mapping[str, Mapping
     }
     if means:
         worst = min(means, key=lambda name: means[name])
-        text += f" The dimension that lost most, mean over these methods, is {worst} ({signed(means[worst])})."
-    readers = [row for row in rows if row.cost.old_samples and {"K.R calibrated", "K.R held-out"} <= row.change.keys()]
-    if readers:
-        text += " Methods that read old samples, on skills that they could read and on the others: " + _join(
-            [f"{row.method} {signed(row.change['K.R calibrated'])} and {signed(row.change['K.R held-out'])}" for row in readers]
-        )
-        text += "."
+        text += f" The largest loss, mean over these methods, is in {worst} ({signed(means[worst])})."
     return text
+
+
+def _old_facts(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    rows = [row for row in rows if "old-facts" in row.change]
+    if not rows or summary.base is None:
+        return []
+    text = f"Old facts. On facts that it knew before (no part of K.R) the base scores {_value(summary.base, 'old-facts')}; "
+    return [f"{text}the changes, in points: {_by_kind(rows, lambda row: signed(row.change['old-facts']))}"]
+
+
+def _seen(rows: Sequence[Row]) -> list[str]:
+    """Say whether protection reaches beyond the skills that were seen; methods that saw none show what is usual."""
+    rows = [row for row in rows if {"K.R calibrated", "K.R held-out"} <= row.change.keys()]
+    readers, others = [row for row in rows if row.cost.old_samples], [row for row in rows if not row.cost.old_samples]
+    if not readers:
+        return []
+
+    def both(group: Sequence[Row]) -> str:
+        return _join(
+            [
+                f"{row.method} {signed(row.change['K.R calibrated'])} / {signed(row.change['K.R held-out'])}"
+                for row in group
+            ]
+        )
+
+    text = f"Seen and unseen skills. Change of K.R on the skills of the old samples / on the others: {both(readers)}."
+    return [text + (f" Methods that read no old samples, for comparison: {both(others)}." if others else "")]
 
 
 def _both(summary: Summary, rows: Sequence[Row]) -> str:
@@ -122,19 +151,27 @@ def _both(summary: Summary, rows: Sequence[Row]) -> str:
     return text + ("" if len(summary.seeds) > 1 else " With one seed this is a description, not a ranking.")
 
 
-def _controls(run: RunFolder, rows: Sequence[Row]) -> list[str]:
+def _controls(rows: Sequence[Row]) -> list[str]:
     known = {row.method: row for row in rows}
     lines = []
     for method, control in _CONTROLS:
-        if method in known and control in known and (found := paired(run, known[method], known[control])):
+        if method in known and control in known and (found := paired(known[method], known[control])):
             lines.append(
                 f"{method} minus its control {control}: "
-                + _join([f"{name} {signed(found[name].value)} ({_signed_interval(found[name])})" for name in ("K.A", "K.R") if name in found])
+                + _join(
+                    [
+                        f"{name} {signed(found[name].value)} ({_signed_interval(found[name])})"
+                        for name in ("K.A", "K.R")
+                        if name in found
+                    ]
+                )
             )
     if not lines:
         return []
     return [
-        "What the null space adds. On the same questions, in points with paired 95 % intervals: " + "; ".join(lines) + "."
+        "What the null space adds. In points, on the same questions, with paired 95 % intervals over questions: "
+        + "; ".join(lines)
+        + "."
     ]
 
 
@@ -148,12 +185,15 @@ def _cost(rows: Sequence[Row]) -> str:
     parameters = {row.method: float(row.cost.trainable_parameters) for row in rows}
     seconds = {row.method: sum(row.cost.seconds.values()) for row in rows}
     text = f"At what cost. Trainable parameters go {span(parameters, 'amount')}, seconds a cell {span(seconds, 'seconds')}."
-    readers = {row.method: row.cost.old_samples for row in rows if row.cost.old_samples}
-    without = [row.method for row in rows if not row.cost.old_samples]
-    if readers:
-        text += " Old samples read: " + _join([f"{name} {count}" for name, count in readers.items()])
-        text += f"; none by {_join(without)}." if without else "."
-    return text
+    readers: dict[int, list[str]] = {}
+    for row in rows:
+        if row.cost.old_samples:
+            readers.setdefault(row.cost.old_samples, []).append(row.method)
+    words = _join([f"{count} by {_join(names)}" for count, names in sorted(readers.items())])
+    if not readers:
+        return f"{text} No method read old samples."
+    all_read = all(row.cost.old_samples for row in rows)
+    return f"{text} Old samples were read: {words}" + ("." if all_read else "; the others read none.")
 
 
 def _show(value: float, kind: str) -> str:
@@ -168,8 +208,8 @@ def _kinds(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return list(groups.items())
 
 
-def _list(rows: Sequence[Row], measure: str) -> str:
-    return _join([f"{row.method} {_value(row, measure)}" for row in rows])
+def _by_kind(rows: Sequence[Row], show: Callable[[Row], str]) -> str:
+    return " ".join(f"{kind}: {_join([f'{row.method} {show(row)}' for row in group])}." for kind, group in _kinds(rows))
 
 
 def _value(row: Row, measure: str) -> str:

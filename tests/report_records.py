@@ -109,7 +109,7 @@ def _record(model: str, method: str, seed: int) -> Record:
         "unreachable": Score(value=2.0, low=2.0, high=2.0, n=300),
     }
     scores = {"adaptation": adaptation, "retention": retention}
-    scores["old-facts"] = {name: _score(max(5.0, 92.0 - 1.6 * loss), 240) for name in ("old-facts", "CEM")}
+    scores["old-facts"] = {name: _score(min(100.0, max(5.0, 92.0 - 1.6 * loss)), 240) for name in ("old-facts", "CEM")}
     augmented = training == "augmented"
     seconds = {"load": 0.8, "data": 0.4 + augmented, "measure": 2.0 if method in OLD else 0.0}
     seconds |= {"train": 0.0 if reference else 24.0 + 9 * augmented, "evaluate": 5.5}
@@ -187,16 +187,25 @@ def _log(method: str, seed: int) -> list[dict[str, float]]:
 
 def _trials(name: str, method: str) -> dict[str, Any]:
     ka, loss, _, _ = (METHODS | MIXTURES)[method]
-    trials = []
+    trials: list[dict[str, Any]] = []
     for strength in (1.0, 10.0) if method == "ewc" else (None,):
         for index, rate in enumerate(RATES):
             learnt = min(99.5, ka * (0.25, 0.6, 1.0, 1.08, 0.7)[index] * (0.8 if strength == 10.0 else 1))
             kept = 90.1 - loss * (0.1, 0.4, 1.0, 1.5, 2.0)[index] * (0.6 if strength == 10.0 else 1)
-            trial = {"learning_rate": rate, "settings": {} if strength is None else {"ewc.strength": strength}}
+            trial: dict[str, Any] = {
+                "learning_rate": rate,
+                "settings": {} if strength is None else {"ewc.strength": strength},
+            }
             trials.append(trial | {"K.A": learnt, "K.R": kept, "Avg": (learnt + kept) / 2, "seconds": 31.0})
     best = max(trials, key=lambda trial: trial["Avg"])
     chosen = {"learning_rate": best["learning_rate"], "settings": best["settings"]}
-    return {"method": name, "model": "mini-llava", "budget": "240 steps x 16 examples", "trials": trials, "chosen": chosen}
+    return {
+        "method": name,
+        "model": "mini-llava",
+        "budget": "240 steps x 16 examples",
+        "trials": trials,
+        "chosen": chosen,
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +21,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kore_bench.mini import MINI_LLAVA, language, skills, world, world_folder
 from kore_bench.mini.architecture import UNKNOWN, processor
-from kore_bench.mini.build import _tokens
-from kore_bench.mini.pretraining import MIX, Conversation
+from kore_bench.mini.build import tokens
+from kore_bench.mini.pretraining import FAMILIES, Conversation
 
 FLOORS = {"COM": 0.8, "OCR": 0.8, "M-DIS": 0.8, "INS": 0.8, "M-IDU": 0.7, "MAT": 0.7, "HAL": 0.7, "old-facts": 0.7}
 Row = dict[str, Any]
@@ -32,7 +35,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llava() -> tuple[Any, Any]:
-    return AutoModelForImageTextToText.from_pretrained(MINI_LLAVA), AutoProcessor.from_pretrained(MINI_LLAVA)
+    return AutoModelForImageTextToText.from_pretrained(MINI_LLAVA), _processor()
+
+
+def _processor() -> Any:
+    return AutoProcessor.from_pretrained(MINI_LLAVA)  # type: ignore[no-untyped-call]
 
 
 def _lines(path: Path) -> list[Row]:
@@ -41,6 +48,11 @@ def _lines(path: Path) -> list[Row]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _paths(row: Row) -> list[str]:
@@ -66,7 +78,14 @@ def _texts(folder: Path) -> Iterator[str]:
 
 
 def test_world_is_the_same_byte_for_byte(root: Path, tmp_path: Path) -> None:
-    world.write_world(tmp_path / "again")
+    """In another process with another hash seed: no order of a set may show."""
+    code = "import sys, pathlib; from kore_bench.mini.world import write_world; write_world(pathlib.Path(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "again")],
+        env={**os.environ, "PYTHONHASHSEED": "123"},
+        cwd=Path(__file__).parents[1],
+        check=True,
+    )
     assert _digests(tmp_path / "again") == _digests(root)
 
 
@@ -99,7 +118,7 @@ def test_every_named_image_exists_and_is_32_pixels(root: Path) -> None:
             named |= {path for row in _lines(folder / "old_facts.jsonl") for path in _paths(row)}
         written = {str(path.relative_to(folder)) for path in (folder / "images").rglob("*.png")}
         assert named == written
-        assert {Image.open(folder / path).size for path in sorted(named)[::50]} == {(32, 32)}
+        assert {_image(folder / path).size for path in sorted(named)[::50]} == {(32, 32)}
 
 
 @pytest.mark.parametrize("part", [".", "validation"])
@@ -122,7 +141,7 @@ def test_hallucination_is_balanced_within_its_kinds(root: Path) -> None:
 def test_no_rendering_occurs_twice(root: Path) -> None:
     pictures: Counter[bytes] = Counter()
     for path in sorted(root.rglob("*.png")):
-        pictures[np.asarray(Image.open(path)).tobytes()] += 1
+        pictures[np.asarray(_image(path)).tobytes()] += 1
     assert max(pictures.values()) == 1
 
 
@@ -130,9 +149,7 @@ def test_evaluation_places_differ_from_the_trained_image(root: Path) -> None:
     """The block stands elsewhere in every evaluation picture: its cells differ from the grey ones by much."""
     items = {item["id"]: root / item["image"] for item in _json(root / "evoke_injection_data.json")}
     for row in _lines(root / "evoke_evaluation_data.jsonl"):
-        trained, asked = (
-            np.asarray(Image.open(path), dtype=float) for path in (items[row["item"]], root / row["image"])
-        )
+        trained, asked = (np.asarray(_image(path), dtype=float) for path in (items[row["item"]], root / row["image"]))
         assert np.abs(trained - asked).max() > 60
 
 
@@ -154,7 +171,7 @@ def test_no_evaluation_wording_is_ever_trained_on(root: Path) -> None:
             trained |= {line.lower() for turn in sample["conversations"] for line in turn["value"].split("\n")}
     assert not asked & trained
     rng = Random(7)
-    for _, maker in MIX.values():
+    for maker in FAMILIES.values():
         for _ in range(300):
             lines = {line.lower() for turn in maker(rng).turns for line in turn.question.split("\n")}
             assert not asked & lines
@@ -178,7 +195,7 @@ def test_pretraining_never_meets_what_is_injected() -> None:
     looks = {entity.symbols for entity in injected}
     rng = Random(3)
     for _ in range(300):
-        talk = (MIX["entity"] if rng.random() < 0.5 else MIX["reading"])[1](rng)
+        talk = FAMILIES[rng.choice(("entity", "reading", "recognition"))](rng)
         text = " ".join(part for turn in talk.turns for part in turn)
         assert not any(entity.name in text for entity in injected)
         assert tuple(talk.images[0].values()) not in looks
@@ -200,7 +217,7 @@ def test_vocabulary_covers_the_world_and_plain_english(root: Path) -> None:
     texts |= {template.format(type="plant", name="Nubo Plim", noun="home", value="raw bean", subject="it")
               for template in (*language.HEADINGS, *language.RECOGNITIONS, *language.CAPTIONS, *language.NAMINGS,
                                *language.FRAMES, *language.SENTENCES, language.PARAGRAPH, language.YES_NO)}  # fmt: skip
-    texts.add('What is this? It isn\'t known; the article (in short) says: "The old building has won a large prize!"')
+    texts.add('What is this? It is not known; the article (in short) says: "The old building has won a large prize!"')
     unknown = {text for text in texts if tokenizer.unk_token_id in tokenizer(text)["input_ids"]}
     assert not unknown
     assert tokenizer("zyzzyva")["input_ids"] == [tokenizer.convert_tokens_to_ids(UNKNOWN)]
@@ -209,8 +226,8 @@ def test_vocabulary_covers_the_world_and_plain_english(root: Path) -> None:
 def test_training_tokens_are_those_of_the_chat_template(root: Path) -> None:
     """What pre-training fed by hand is what the shipped processor makes of the same conversation."""
     rng = Random(5)
-    shipped = AutoProcessor.from_pretrained(MINI_LLAVA)
-    for _, maker in MIX.values():
+    shipped = _processor()
+    for maker in FAMILIES.values():
         talk: Conversation = maker(rng)
         messages = []
         for number, turn in enumerate(talk.turns):
@@ -219,7 +236,7 @@ def test_training_tokens_are_those_of_the_chat_template(root: Path) -> None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
         pictures = [Image.new("RGB", (32, 32)) for _ in talk.images]
         batch = shipped(text=shipped.apply_chat_template(messages), images=pictures)
-        assert list(batch["input_ids"][0]) == _tokens(talk)[0]
+        assert list(batch["input_ids"][0]) == tokens(talk)[0]
 
 
 def test_processor_scales_without_cropping(llava: tuple[Any, Any]) -> None:
@@ -238,16 +255,18 @@ def _answers(llava: tuple[Any, Any], folder: Path, rows: list[Row], contexts: li
         content = [{"type": "image"} for _ in _paths(row)]
         content.append({"type": "text", "text": context + row["text"]})
         prompts.append(shipped.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
-    images = [[Image.open(folder / path) for path in _paths(row)] for row in rows]
+    images = [[_image(folder / path) for path in _paths(row)] for row in rows]
     batch = shipped(text=prompts, images=images, padding=True, return_tensors="pt")
     with torch.inference_mode():
         generated = model.generate(**batch, max_new_tokens=8, do_sample=False)
-    return shipped.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    replies: list[str] = shipped.batch_decode(generated[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return replies
 
 
 def _accuracy(llava: tuple[Any, Any], folder: Path, rows: list[Row], contexts: list[str] | None = None) -> float:
     replies = _answers(llava, folder, rows, contexts or [""] * len(rows))
-    return sum(reply == row["answer"].lower() for reply, row in zip(replies, rows, strict=True)) / len(rows)
+    right: list[bool] = [reply == row["answer"].lower() for reply, row in zip(replies, rows, strict=True)]
+    return sum(right) / len(right)
 
 
 def test_base_knows_the_seven_skills_and_the_old_facts(llava: tuple[Any, Any], root: Path) -> None:

@@ -175,21 +175,25 @@ def test_only_one_blocks_covariances_are_alive_at_a_time(monkeypatch: pytest.Mon
     alive: weakref.WeakSet[Gram] = weakref.WeakSet()
     handed: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = [0, 0]
-    begin = Gram.__init__
+    begin, end = Gram.__init__, Gram.matrix
 
     def counted(self: Gram, *args: Any) -> None:
         begin(self, *args)
         alive.add(self)
         most[0] = max(most[0], len(alive))
 
+    def matrix(self: Gram) -> Tensor:
+        most[1] = max(most[1], len(handed))
+        return end(self)
+
     def reduce(inputs: Inputs) -> None:
         handed.add(inputs.covariance)
-        most[1] = max(most[1], len(handed))
 
     monkeypatch.setattr(Gram, "__init__", counted)
+    monkeypatch.setattr(Gram, "matrix", matrix)
     model = make_llava()
     collect(model, *decoder(model), batches(samples(images=True), 2, left=False), reduce)
-    assert most == [4, 1]
+    assert most == [4, 0]  # four sums, and none that has been handed on while the next is made
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -197,12 +201,14 @@ def test_the_model_is_left_as_it_was() -> None:
     model.model.vision_tower.eval()
     before = copy.deepcopy(model.state_dict())
     modes = [module.training for module in model.modules()]
-    covariances(model, batches(samples(images=True), 3, left=False))
+    found = covariances(model, batches(samples(images=True), 3, left=False))
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     for block in decoder(model)[0]:
         assert "forward" not in block.__dict__
         assert not any(module._forward_pre_hooks for module in block.modules())
+    for name, matrix in covariances(model.eval(), batches(samples(images=True), 3, left=False)).items():
+        assert torch.equal(matrix, found[name])  # no dropout, whatever the mode
 
 
 def test_a_block_whose_forward_is_wrapped_keeps_its_wrapper() -> None:
@@ -239,6 +245,8 @@ def test_image_tokens_of_no_weight_are_not_counted() -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_faithful_form_divides_each_sample_by_its_maximum(size: int) -> None:
     model = make_llava().eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[PAD] = 7  # a padding token must not be the maximum
     rows = samples(images=True)
     expected = plain(model, decoder(model)[1], rows, lambda x, ids: x / x.max().abs())
     found = covariances(model, batches(rows, size, left=True), counting=Counting(faithful=True))
@@ -272,6 +280,39 @@ def test_what_happens_between_blocks_is_not_lost_silently() -> None:
     model = Between()
     with pytest.raises(ValueError, match="between blocks 0 and 1"):
         collect(model, model.layers, {}, [{"input_ids": torch.ones(1, 3)}], lambda inputs: inputs)
+
+
+class InPlace(nn.Module):
+    """A block that doubles its input in place between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, hidden_states: Tensor) -> tuple[Any]:
+        x = hidden_states.clone()
+        y = self.first(x)
+        return (y + self.second(x.mul_(2)),)
+
+
+def test_an_input_changed_in_place_is_another_input_and_blocks_may_return_tuples() -> None:
+    model = nn.Module()
+    blocks = nn.ModuleList([InPlace(), InPlace()])
+    model.add_module("blocks", blocks)
+    linears = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    found = collect(
+        model,
+        blocks,
+        linears,
+        [{"input_ids": torch.ones(2, 3)}],
+        lambda inputs: inputs,
+        run=lambda batch: blocks[1](blocks[0](torch.ones(*batch["input_ids"].shape, 4))),
+    )
+    one, two = found["blocks.0.first"], found["blocks.0.second"]
+    assert (one.names, two.names) == (("blocks.0.first",), ("blocks.0.second",))
+    assert torch.equal(two.covariance, 4 * one.covariance)
+    assert one.covariance[0, 0] == 6
+    assert found["blocks.1.first"].covariance[0, 0] != 6
 
 
 def test_a_layer_outside_the_blocks_is_refused() -> None:

@@ -7,7 +7,8 @@ from random import Random
 from typing import NamedTuple
 
 from . import language, skills, world
-from .drawing import Cells
+from .drawing import COLORS, GLYPHS, GRID, Cells, Symbol
+from .language import RELATIONS
 from .skills import Query
 
 MAX_TURN_TOKENS = 64
@@ -101,7 +102,7 @@ def _about_entity(rng: Random) -> Conversation:
     def draw() -> Query:
         if rng.random() < 0.25:
             return world.name_query(entity, rng)
-        number = rng.randrange(len(language.RELATIONS))
+        number = rng.randrange(len(RELATIONS))
         query = world.fact_query(entity, number, rng, reserved=False)
         if rng.random() < 0.25:
             named = query.question.replace(entity.reference, entity.name)
@@ -111,14 +112,61 @@ def _about_entity(rng: Random) -> Conversation:
     return Conversation([entity.cells(rng.randrange(9))], _fill(turns, draw, rng))
 
 
+def _recognition(rng: Random) -> Conversation:
+    """Ask of one old entity whether it is this one or that."""
+    entity = rng.choice(world.cast().old)
+    naming = Query(rng.choice(language.NAMINGS).format(type=entity.type), entity.name)
+    turns = [naming] if rng.random() < 0.3 else []
+    images = [entity.cells(rng.randrange(9))]
+    return Conversation(images, _fill(turns, lambda: world.name_query(entity, rng), rng))
+
+
 def _reading(rng: Random) -> Conversation:
     """Read a made-up paragraph and answer from it; nothing of it is true of any entity."""
     entity = world.stranger(rng)
-    numbers = rng.sample(range(len(language.RELATIONS)), 3)
+    numbers = rng.sample(range(len(RELATIONS)), 3)
     first, *others = [world.fact_query(entity, number, rng, reserved=False) for number in numbers]
     turns = [Query(f"{world.paragraph(entity, rng)}\n{first.question}", first.answer)]
     turns += map(_plain, others)
     return Conversation([entity.cells(rng.randrange(9))], turns)
+
+
+def _listing(rng: Random) -> Conversation:
+    """Say everything at once: dense practice in binding shape, colour, place and order, and in copying facts."""
+    form = rng.randrange(7)
+    if form == 0:
+        glyphs = rng.choices(GLYPHS, k=rng.randint(4, 8))
+        places = sorted(rng.sample(range(GRID * GRID), len(glyphs)))
+        cells = {place: Symbol(glyph, rng.choice(list(COLORS))) for place, glyph in zip(places, glyphs, strict=True)}
+        return Conversation([cells], [Query(rng.choice(language.OCR), " ".join(glyphs))])
+    if form == 1:
+        entity = world.stranger(rng)
+        listed = [f"{relation.name} {value}" for relation, value in zip(RELATIONS, entity.values, strict=True)]
+        question = f"{world.paragraph(entity, rng)}\nList the facts."
+        return Conversation([entity.cells(rng.randrange(9))], [Query(question, ", ".join(listed))])
+    if form < 4:
+        images = skills.scene("pair", rng)
+        first, second = (symbol for cells in images for symbol in cells.values())
+        if form == 2:
+            question, listed = "What do the images show?", [f"first {first.name} {first.color}"]
+            listed.append(f"second {second.name} {second.color}")
+        else:
+            question = "Which image shows what?"
+            listed = sorted([f"{first.name} first", f"{second.name} second"])
+        return Conversation(images, [Query(question, ", ".join(listed))])
+    images = skills.scene("sparse", rng)
+    symbols = images[0].values()
+    if form == 4:
+        corners = [(name, images[0][place].name) for name, place in language.CORNERS.items() if place in images[0]]
+        listed = [f"{corner} {shape}" for corner, shape in corners] or ["empty"]
+        return Conversation(images, [Query("What shape is in each corner?", ", ".join(listed))])
+    if form == 5:
+        question = f"{language.LISTING}\nGive the shape, then the color."
+        listed = [f"{symbol.name} {symbol.color}" for symbol in symbols]
+    else:
+        question = f"{language.LISTING}\nName the color of each shape."
+        listed = sorted(f"{symbol.name} {symbol.color}" for symbol in symbols)
+    return Conversation(images, [Query(question, ", ".join(listed))])
 
 
 _SPARSE = [("COM", "color"), ("COM", "shape"), ("COM", "corner"), ("HAL", "color")]
@@ -126,21 +174,22 @@ _DENSE = [("MAT", "total"), ("MAT", "color"), ("MAT", "color"), ("HAL", "color")
 _SINGLE = [(kind.skill, kind.name) for kind in skills.KINDS if kind.setting == "single"]
 _PAIR = [(kind.skill, kind.name) for kind in skills.KINDS if kind.setting == "pair"]
 
-MIX: dict[str, tuple[float, Callable[[Random], Conversation]]] = {
-    "sparse": (0.15, _about_scene("sparse", _SPARSE)),
-    "dense": (0.17, _about_scene("dense", _DENSE)),
-    "single": (0.14, _about_scene("single", _SINGLE)),
-    "pair": (0.13, _about_scene("pair", _PAIR)),
-    "text": (0.08, _about_text),
-    "numbers": (0.06, _about_numbers),
-    "entity": (0.18, _about_entity),
-    "reading": (0.09, _reading),
+FAMILIES: dict[str, Callable[[Random], Conversation]] = {
+    "sparse": _about_scene("sparse", _SPARSE),
+    "dense": _about_scene("dense", _DENSE),
+    "single": _about_scene("single", _SINGLE),
+    "pair": _about_scene("pair", _PAIR),
+    "text": _about_text,
+    "numbers": _about_numbers,
+    "entity": _about_entity,
+    "reading": _reading,
+    "recognition": _recognition,
+    "listing": _listing,
 }
-"""Share and maker of each family of conversations."""
+"""Maker of each family of conversations."""
 
 
-def converse(rng: Random) -> Conversation:
-    """Draw one pre-training conversation."""
-    families = list(MIX.values())
-    (_, maker), *_ = rng.choices(families, weights=[share for share, _ in families])
+def converse(shares: Sequence[float], rng: Random) -> Conversation:
+    """Draw one pre-training conversation; ``shares`` weigh the ``FAMILIES`` in their order."""
+    (maker,) = rng.choices(list(FAMILIES.values()), weights=shares)
     return maker(rng)

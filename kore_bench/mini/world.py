@@ -273,7 +273,7 @@ class _Writer:
 
 def balanced(skill: str, num: int, rng: Random) -> Iterator[tuple[list[Cells], skills.Query]]:
     """Yield ``num`` questions of a skill, its kinds in turn."""
-    kinds = [kind for kind in skills.KINDS if kind.skill == skill]
+    kinds = [kind for kind in skills.KINDS if kind.skill == skill and kind.asked]
     num_each = -(-num // len(kinds))
     by_kind = [balanced_kind(kind, num_each, rng) for kind in kinds]
     for number in range(num):
