@@ -57,7 +57,7 @@ class TrainSettings:
 class ModelCard:
     """One model: ``path`` is a folder or a hub id, ``revision`` pins the latter.
 
-    ``rank`` is LoRA's rank, whose trainable parameters set the budget that other ranks match. ``learning_rates`` are
+    ``rank`` is LoRA's rank, whose trainable parameters set the budget that other ranks match; ``dropout`` is LoRA's. ``learning_rates`` are
     the untuned rates by adapter kind; ``tuning_rates`` the grid that ``kore-bench tune`` tries first. ``memory`` is
     the least memory in GiB that a cell needs.
     """
@@ -68,6 +68,7 @@ class ModelCard:
     revision: str = ""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     rank: int = 128
+    dropout: float = 0.05
     train: TrainSettings = field(default_factory=TrainSettings)
     learning_rates: dict[str, float] = field(default_factory=lambda: {"full": 2e-5, "lora": 2e-4})
     tuning_rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -97,9 +98,11 @@ def parse_setting(owner: Any, name: str, text: str, option: str) -> Any:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         if "int | str" in annotation:
             return int(text) if text.lstrip("-").isdigit() else text
+        if "float | str" in annotation:
+            return text if text == "auto" else float(text)
         return type(value)(text)
     except ValueError:
         raise UserError(f"{option}={text} must be a {_KIND[type(value)]}") from None
 
 
-_KIND = {int: "whole number", float: "number"}
+_KIND = {int: "whole number", float: "number", str: "number or auto"}

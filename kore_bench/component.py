@@ -116,9 +116,10 @@ class Adapter(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What the model's card decides for every method: LoRA's rank (its trainable budget)."""
+    """What the model's card decides for every method: LoRA's rank (its trainable budget) and dropout."""
 
     rank: int
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,7 +163,7 @@ def check_ranks(plan: Plan) -> None:
 
     layers = layer_shapes(plan.card)
     for method in plan.methods:
-        fold(method.components, layers, Defaults(rank=plan.card.rank))
+        fold(method.components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout))
 
 
 def parse_pairs(settings: Sequence[str]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _inject(
         seed=cell.seed, items=knowledge.items, calibration=calibration,
         held_out=draw_held_out(knowledge, calibration, cell.seed),
         budget=Budget(steps=training.steps, epochs=training.epochs, batch_size=training.batch_size),
-        spec=fold(components, layers, Defaults(rank=plan.card.rank)), base=base_key(plan),
+        spec=fold(components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout)), base=base_key(plan),
         train_projector=training.projector == "train", embed=model.embed,
     )  # fmt: skip
     adapt(model, components, run, clock.phase)

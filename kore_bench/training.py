@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from datasets import Dataset
@@ -17,6 +17,9 @@ from kore_bench.card import TrainSettings
 from kore_bench.component import Component, Run
 from kore_bench.errors import UserError
 from kore_bench.lmm import IGNORED, LMM
+
+R = TypeVar("R", bound=Mapping[str, Any])
+_WORTH_SPLITTING = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +108,41 @@ class _Trainer(Trainer):
         self.lmm, self.components, self.run, self.log_file = lmm, components, run, log
         self.parts: dict[str, float] = {}
         self.samples = self.tokens = 0
+        self.num_parts = 1
         self.last_loss = float("nan")
         super().__init__(
             model=lmm.model,
             args=args,
             train_dataset=cast(Any, train_dataset),
-            data_collator=lmm.collate,
+            data_collator=self._collate,
             optimizers=(_optimizer(lmm, settings), None),
         )
         # Losses are divided below: by the step's answer tokens, penalties by the step's batches.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
+        """Pad a batch in one part, or in a short and a long one where that saves much padding."""
+        return {"parts": [self.lmm.collate(part) for part in split_by_length(rows)]}
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """Return the batches of one step with the number of answer tokens in them all."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(int((part["labels"] != IGNORED).sum()) for batch in batches for part in batch["parts"])
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Run a batch part by part; the gradients add up to the whole batch's."""
+        self.num_parts = len(inputs["parts"])
+        losses = [super(_Trainer, self).training_step(model, part, num_items_in_batch) for part in inputs["parts"]]
+        return torch.stack(losses).sum()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: nothing here reads the Trainer's estimate, which knows no batches in parts."""
+        return 0
 
     def compute_loss(
         self,
@@ -127,13 +154,13 @@ class _Trainer(Trainer):
         """Return the batch's share of the step's loss: answer cross-entropy plus the components' penalties."""
         labels = inputs.pop("labels")
         outputs = model(**inputs)
-        assert num_items_in_batch is not None  # counted from the labels, for model_accepts_loss_kwargs is set
+        assert num_items_in_batch is not None  # from get_batch_samples
         loss = answer_loss(outputs.logits, labels) / num_items_in_batch
         self._add("loss", loss)
         for component in self.components:
             penalty = component.penalty(self.lmm, {**inputs, "labels": labels}, outputs, self.run)
             if penalty is not None:
-                penalty = penalty / self.current_gradient_accumulation_steps
+                penalty = penalty / (self.current_gradient_accumulation_steps * self.num_parts)
                 self._add(f"penalty/{component.name}", penalty)
                 loss = loss + penalty
         self.samples += len(labels)
@@ -168,6 +195,18 @@ class _Hooks(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.write_step()
         self.progress(state.global_step, state.max_steps)
+
+
+def split_by_length(rows: Sequence[R]) -> list[Sequence[R]]:
+    """Return rows of ``input_ids`` in one part, or sorted in two where that saves over a third of the padded tokens."""
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    lengths = [len(row["input_ids"]) for row in ordered]
+    longest = lengths[-1]
+    costs = {cut: lengths[cut - 1] * cut + longest * (len(rows) - cut) for cut in range(1, len(rows))}
+    cut = min(costs, key=lambda cut: costs[cut], default=0)
+    if not cut or costs[cut] > _WORTH_SPLITTING * longest * len(rows):
+        return [rows]
+    return [ordered[:cut], ordered[cut:]]
 
 
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from kore_bench.plan import Plan
 from kore_bench.registry import Composition
 from kore_bench.results import Record, RunFolder, write_text
 
-REFINEMENTS = 3
+REFINEMENTS = 2
 """Trials of the second stage: strengths at the best rate, or rates around it."""
 TUNING_SEED = 1000
 """Apart from every seed that a run uses, so that chosen rates do not rest on a run's own data order."""
@@ -25,16 +25,16 @@ TUNING_SEED = 1000
 class Tuner:
     """Plans the trials of a tuning, stage by stage, and reads the choice from their records.
 
-    Stage one tries the card's grid of at least five rates. Stage two tries REFINEMENTS more: the values of the
-    method's second hyper-parameter (``Method.tunes``) at the best rate, or else the geometric means of the best rate
-    with its neighbours, then half or double the better one's distance, so that every method gets as many trials.
+    Stage one tries the card's grid of at least five rates. Stage two tries REFINEMENTS more: values of the method's
+    second hyper-parameter (``Method.tunes``) at the best rate, or else the rates half-way (in logarithms) to the best
+    one's neighbours; every method gets as many trials.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.run = plan, RunFolder(folder)
         self.shared = shared_key(plan, read_knowledge(plan.knowledge_folder()))
         self.trials: dict[str, list[Cell]] = {method.name: [] for method in plan.methods}
-        self.stages: tuple[Callable[[], list[Cell]], ...] = (self._first, self._second, self._third)
+        self.stages: tuple[Callable[[], list[Cell]], ...] = (self._first, self._second)
 
     def _first(self) -> list[Cell]:
         for method in self.plan.methods:
@@ -44,7 +44,6 @@ class Tuner:
         return self._cells()
 
     def _second(self) -> list[Cell]:
-        """Strengths at the best rate, or the two rates half-way (in logarithms) to its neighbours."""
         for method in self.plan.methods:
             best = self._best(method.name)
             if best is None:
@@ -58,16 +57,6 @@ class Tuner:
             step = math.sqrt(rates[1] / rates[0])
             for rate in (best.learning_rate / step, best.learning_rate * step):
                 self._add(method, _rounded(rate), {})
-        return self._cells()
-
-    def _third(self) -> list[Cell]:
-        """The last trial of a method without a second hyper-parameter: a quarter step from the best rate, upwards."""
-        for method in self.plan.methods:
-            best = self._best(method.name)
-            if best is not None and not method.tunes:
-                rates = sorted({cell.learning_rate for cell in self.trials[method.name]})
-                above = next((rate for rate in rates if rate > best.learning_rate), best.learning_rate * 2)
-                self._add(method, _rounded(math.sqrt(best.learning_rate * above)), {})
         return self._cells()
 
     def _add(self, method: Composition, rate: float, settings: Mapping[str, str]) -> None:

@@ -91,5 +91,5 @@ METHOD = Method(
     summary="LoRA held near its start where the base's Fisher information is high",
     source="Kirkpatrick et al. 2017, arXiv 1612.00796; in effective-weight space",
     components=(EWC(),),
-    tunes={"ewc.strength": (0.001, 0.1, 1.0)},
+    tunes={"ewc.strength": (0.001, 0.1)},
 )

@@ -17,17 +17,18 @@ class LoRA(Adapter):
     """W = W0 + (alpha / rank) B A with A random, B zero (Hu et al. 2022, arXiv 2106.09685).
 
     ``rank``: ``auto`` takes the model card's (128 in LLaVA-1.5's recipe). ``alpha``: 0 takes twice the rank.
-    ``dropout`` on the adapter's input; it is 0 wherever a component freezes a factor.
+    ``dropout`` on the adapter's input: ``auto`` takes the card's (0.05 in LLaVA-1.5's recipe); it is 0 wherever a
+    component freezes a factor.
     """
 
     name = "lora"
     rank: int | str = "auto"
     alpha: float = 0.0
-    dropout: float = 0.05
+    dropout: float | str = "auto"
 
     def check(self) -> None:
         """Refuse a dropout outside [0, 1) and a negative scale."""
-        if not 0 <= self.dropout < 1:
+        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout={self.dropout} must be at least 0 and below 1")
         if self.alpha < 0:
             raise UserError(f"lora.alpha={self.alpha} must not be negative")
@@ -35,7 +36,8 @@ class LoRA(Adapter):
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return a plain LoRA of the asked rank."""
         rank = resolve_rank(self.rank, "lora.rank", layers, defaults, freeze_a=False)
-        return AdapterSpec(kind="lora", rank=rank, alpha=self.alpha or 2 * rank, dropout=self.dropout)
+        dropout = self.dropout if isinstance(self.dropout, float) else defaults.dropout
+        return AdapterSpec(kind="lora", rank=rank, alpha=self.alpha or 2 * rank, dropout=dropout)
 
     def adapt(self, model: LMM, run: Run) -> None:
         """Insert the adapter that the folded spec describes; A is drawn from this component's own stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,3 +29,25 @@ def world(cache: Path) -> Path:
     from kore_bench.mini import world_folder
 
     return world_folder(cache)
+
+
+@pytest.fixture(scope="session")
+def small_world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a knowledge folder with a few of the mini world's items and questions."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "images").symlink_to(world / "images")
+    (folder / "old.json").write_bytes((world / "old.json").read_bytes())
+    items = json.loads((world / "evoke_injection_data.json").read_text())[:6]
+    kept = {item["id"] for item in items}
+    facts = json.loads((world / "facts.json").read_text())
+    (folder / "evoke_injection_data.json").write_text(json.dumps(items))
+    (folder / "facts.json").write_text(json.dumps({key: facts[key] for key in kept}))
+    for name, keep in (
+        ("evoke_evaluation_data.jsonl", lambda number, row: row["item"] in kept),
+        ("retention.jsonl", lambda number, row: number % 50 == 0),
+        ("old_facts.jsonl", lambda number, row: number % 20 == 0),
+    ):
+        rows = [json.loads(line) for line in (world / name).read_text().splitlines()]
+        chosen = [row for number, row in enumerate(rows) if keep(number, row)]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    return folder

@@ -22,9 +22,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from kore_bench.mini import MINI_LLAVA, language, skills, world, world_folder
 from kore_bench.mini.architecture import UNKNOWN, processor
 from kore_bench.mini.build import tokens
+from kore_bench.mini.drawing import COLORS
 from kore_bench.mini.pretraining import FAMILIES, Conversation
 
-FLOORS = {"COM": 0.8, "OCR": 0.8, "M-DIS": 0.8, "INS": 0.8, "M-IDU": 0.7, "MAT": 0.7, "HAL": 0.7, "old-facts": 0.7}
+FLOORS = {"COM": 0.75} | dict.fromkeys(("OCR", "M-DIS", "INS", "M-IDU", "MAT", "HAL", "old-facts"), 0.85)
 Row = dict[str, Any]
 
 
@@ -128,14 +129,28 @@ def test_constant_answers_score_at_chance(root: Path, part: str) -> None:
         answers[row["type"]][row["answer"]] += 1
     for skill, counter in answers.items():
         (_, count), *_ = counter.most_common(1)
-        limit = {"HAL": 0.5, "M-IDU": 0.14, "MAT": 0.2, "COM": 0.125}.get(skill, 0.06)
+        limit = {"HAL": 0.5, "M-IDU": 0.07, "MAT": 0.15, "COM": 0.09}.get(skill, 0.06)
         assert count / counter.total() <= limit, skill
 
 
-def test_hallucination_is_balanced_within_its_kinds(root: Path) -> None:
-    rows = [row for row in _lines(root / "retention.jsonl") if row["type"] == "HAL"]
-    kinds = Counter(("contain" in row["text"], row["answer"]) for row in rows)
-    assert kinds == dict.fromkeys([(True, "yes"), (True, "no"), (False, "yes"), (False, "no")], 75)
+@pytest.mark.parametrize("part", [".", "validation"])
+def test_yes_and_no_are_asked_equally_often(root: Path, part: str) -> None:
+    rows = [row for row in _lines(root / part / "retention.jsonl") if language.YES_NO in row["text"]]
+    answers = Counter(row["answer"] for row in rows)
+    assert set(answers) == {"yes", "no"}
+    assert answers["yes"] == answers["no"]
+
+
+def test_no_question_of_a_kind_that_is_not_asked(root: Path) -> None:
+    """No dead kind stands in the measures, be it the retention set or the pool of old samples."""
+    templates = (language.HAL, language.COM["shape"], language.MAT["color"])
+    dropped = [template.format(color=color) for template in templates for color in COLORS]
+    dropped.append("Which image shows the ")
+    for folder in (root, root / "validation"):
+        texts = [row["text"] for row in _lines(folder / "retention.jsonl")]
+        texts += [sample["conversations"][0]["value"] for sample in _json(folder / "old.json")]
+        asked = {text.replace("<image>\n", "") for text in texts}
+        assert not [text for text in asked if text.startswith(tuple(dropped))]
 
 
 def test_no_rendering_occurs_twice(root: Path) -> None:
@@ -274,7 +289,7 @@ def test_base_knows_the_seven_skills_and_the_old_facts(llava: tuple[Any, Any], r
     scores = {
         skill: _accuracy(llava, root, [row for row in rows if row["type"] == skill][:60]) for skill in skills.SKILLS
     }
-    assert sum(scores.values()) / len(scores) >= 0.83
+    assert sum(scores.values()) / len(scores) >= 0.92
     scores["old-facts"] = _accuracy(llava, root, _lines(root / "old_facts.jsonl")[::4])
     assert {name for name, score in scores.items() if score < FLOORS[name]} == set(), scores
 
@@ -284,7 +299,7 @@ def test_base_reads_but_does_not_know_the_new_facts(llava: tuple[Any, Any], root
     items = _json(root / "evoke_injection_data.json")
     paragraphs = {item["id"]: item["conversations"][1]["value"] for item in items}
     assert _accuracy(llava, root, rows) <= 0.1
-    assert _accuracy(llava, root, rows, [paragraphs[row["item"]] + "\n" for row in rows]) >= 0.7
+    assert _accuracy(llava, root, rows, [paragraphs[row["item"]] + "\n" for row in rows]) >= 0.9
 
 
 def test_weights_are_small_and_readable_by_all() -> None:

@@ -108,7 +108,7 @@ def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> No
         len({key(), key("train.steps=7"), key("lora.rank=3"), key("old.samples=9"), key("train.learning_rate=1")}) == 5
     )
     entry = {
-        "method": "lora", "model": "mini-llava", "budget": "240 steps x 16 examples",
+        "method": "lora", "model": "mini-llava", "budget": "150 steps x 16 examples",
         "chosen": {"learning_rate": 0.123, "settings": {}}, "trials": [],
     }  # fmt: skip
     (tmp_path / "t.json").write_text(json.dumps([entry]))

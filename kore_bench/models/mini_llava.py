@@ -11,11 +11,12 @@ CARD = ModelCard(
     path=str(MINI_LLAVA),
     dtype="float32",
     rank=16,
+    dropout=0.0,
     train=TrainSettings(
-        steps=240, epochs=0.0, batch_size=16, max_length=512, projector="frozen", gradient_checkpointing=False
+        steps=150, epochs=0.0, batch_size=16, max_length=512, projector="frozen", gradient_checkpointing=False
     ),
     learning_rates={"full": 5e-4, "lora": 5e-3},
     tuning_rates={"full": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)},
-    evaluation_batch_size=64,
+    evaluation_batch_size=128,
     memory=1.0,
 )
