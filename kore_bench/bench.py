@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
@@ -65,11 +65,14 @@ def execute(
     of earlier ones stay on disk.
     """
     run = RunFolder(folder)
-    write_plan(run, plan, cells)
-    todo = pending(run, cells, rerun)
-    for cell in todo:
-        shutil.rmtree(run.cell(cell.name), ignore_errors=True)
-    run_cells(plan.request, folder, todo, jobs, listen)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        with lock:
+            write_plan(run, plan, cells)
+            run_cells(plan.request, folder, pending(run, cells, rerun), jobs, listen, fresh=rerun == "always")
+    except Timeout:
+        raise UserError(f"another run is writing to {folder}: wait for it, or give this one another --name") from None
     return run
 
 
@@ -85,7 +88,10 @@ def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
     Cells of an earlier call stay in the plan unless this one has the same method and seed.
     """
     earlier = run.plan()["cells"] if (run.path / "plan.yaml").exists() else []
-    names = {name.rpartition("--")[0]: name for name in [*earlier, *(cell.name for cell in cells)]}
+    names = {
+        name if plan.request.split else name.rpartition("--")[0]: name  # a tuning has many cells of one method and seed
+        for name in [*earlier, *(cell.name for cell in cells)]
+    }
     body = {**describe(plan), "cells": list(names.values())}
     write_text(run.path / "plan.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
     environment = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()}
@@ -96,14 +102,14 @@ def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
 
 
 def default_jobs(plan: Plan, cells: int) -> int:
-    """Return how many cells run at once: one a GPU, else as many as cores and free memory carry."""
+    """Return how many cells run at once: one on a GPU, else as many as cores and available memory carry."""
     import torch
 
     if torch.cuda.is_available():
-        return max(1, min(torch.cuda.device_count(), cells))
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (ValueError, OSError):
-        free = plan.card.memory
+        free = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) / 2**20
+    except (OSError, IndexError, ValueError):
+        free = cores * plan.card.memory  # no Linux: trust the cores
     return max(1, min(cores, cells, int(free // plan.card.memory)))

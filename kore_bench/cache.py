@@ -71,8 +71,17 @@ def fetch_folder(name: str, target: Path) -> bool:
     source = cache_folder() / "cells" / name
     if not source.is_dir():
         return False
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
+    shutil.copytree(source, temporary, dirs_exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
     return True
+
+
+def forget_folder(name: str) -> None:
+    """Drop the kept folder called ``name`` (one whose record cannot be read)."""
+    shutil.rmtree(cache_folder() / "cells" / name, ignore_errors=True)
 
 
 def fingerprint(folder: Path) -> str:

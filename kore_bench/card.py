@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -99,10 +100,17 @@ def parse_setting(owner: Any, name: str, text: str, option: str) -> Any:
         if "int | str" in annotation:
             return int(text) if text.lstrip("-").isdigit() else text
         if "float | str" in annotation:
-            return text if text == "auto" else float(text)
-        return type(value)(text)
+            return text if text == "auto" else _finite(text)
+        return _finite(text) if isinstance(value, float) else type(value)(text)
     except ValueError:
         raise UserError(f"{option}={text} must be a {_KIND[type(value)]}") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 _KIND = {int: "whole number", float: "number", str: "number or auto"}

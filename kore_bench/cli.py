@@ -172,9 +172,11 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         err.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted: finished cells are kept, the same command goes on from here", soft_wrap=True)
-        sys.exit(130)
+    except OSError as error:
+        if "--debug" in arguments:
+            raise
+        err.print(f"[bold red]error:[/] {_escaped(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
+        sys.exit(2)
 
 
 def _escaped(text: str) -> str:

@@ -140,7 +140,7 @@ class Run(Protocol):
     calibration: Sequence[Example]
     """The old-knowledge samples: the same for every method that uses any."""
     held_out: Sequence[Example]
-    """Other old-knowledge samples, of every skill, that nothing is fitted to: for honest measurements only."""
+    """Old-knowledge samples of other skills, that nothing is fitted to: for honest measurements only."""
     examples: Sequence[Example]
     """The training data after every `data` hook."""
     spec: AdapterSpec

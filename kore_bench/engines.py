@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import traceback
@@ -14,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from kore_bench.cache import fetch_folder, keep_folder
+from kore_bench.cache import fetch_folder, forget_folder, keep_folder
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell
 from kore_bench.plan import Request, make_plan
@@ -36,29 +38,35 @@ class Event:
 
 
 class _Worker:
-    def __init__(self, request: Request, folder: Path) -> None:
+    def __init__(self, request: Request, folder: Path, fresh: bool) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, request, folder), daemon=True)
+        self.process = context.Process(target=_work, args=(other, request, folder, fresh), daemon=True)
         self.process.start()
         other.close()
         self.cell: Cell | None = None
 
     def give(self, cell: Cell) -> None:
         self.cell = cell
-        self.pipe.send(cell)
+        with contextlib.suppress(OSError):  # a worker that died meanwhile: its closed pipe is noticed next
+            self.pipe.send(cell)
 
 
 def run_cells(
-    request: Request, folder: Path, cells: Sequence[Cell], jobs: int, listen: Callable[[Event], None]
+    request: Request,
+    folder: Path,
+    cells: Sequence[Cell],
+    jobs: int,
+    listen: Callable[[Event], None],
+    fresh: bool = False,
 ) -> None:
     """Run ``cells`` in ``jobs`` worker processes, in order; every cell leaves a record in ``folder``, failed ones too.
 
-    A worker that dies (killed, out of memory) fails its cell alone; another takes its place. An interruption ends the
+    ``fresh`` runs references anew instead of taking kept ones. A worker that dies (killed, out of memory) fails its cell alone; another takes its place. An interruption ends the
     workers and passes on; finished cells keep their records.
     """
     waiting = list(cells)
-    workers = [_Worker(request, folder) for _ in range(min(jobs, len(waiting)))]
+    workers = [_Worker(request, folder, fresh) for _ in range(min(jobs, len(waiting)))]
     try:
         for worker in workers:
             worker.give(waiting.pop(0))
@@ -67,7 +75,7 @@ def run_cells(
             for worker in [worker for worker in workers if worker.pipe in ready]:
                 try:
                     event = worker.pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     event = _died(worker, folder)
                 listen(event)
                 if event.kind != "end":
@@ -75,7 +83,7 @@ def run_cells(
                 if not worker.process.is_alive():
                     workers.remove(worker)
                     if waiting:
-                        worker = _Worker(request, folder)
+                        worker = _Worker(request, folder, fresh)
                         workers.append(worker)
                 if waiting:
                     worker.give(waiting.pop(0))
@@ -107,7 +115,7 @@ def failure(cell: Cell, reason: str) -> Record:
     )  # fmt: skip
 
 
-def _work(pipe: Connection, request: Request, folder: Path) -> None:
+def _work(pipe: Connection, request: Request, folder: Path, fresh: bool) -> None:
     """Serve cells from ``pipe`` until it closes (a worker's main function)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -130,17 +138,21 @@ def _work(pipe: Connection, request: Request, folder: Path) -> None:
         except EOFError:
             return
         pipe.send(Event("start", cell))
-        record = _run(plan, cell, knowledge, RunFolder(folder), _throttled(pipe, cell))
+        record = _run(plan, cell, knowledge, RunFolder(folder), _throttled(pipe, cell), fresh)
         pipe.send(Event("end", cell, record=record))
 
 
-def _run(plan: Any, cell: Cell, knowledge: Any, run: RunFolder, listener: Callable[[str, int, int], None]) -> Record:
+def _run(
+    plan: Any, cell: Cell, knowledge: Any, run: RunFolder, listener: Callable[[str, int, int], None], fresh: bool
+) -> Record:
     from kore_bench.runner import run_cell
 
-    if cell.reference and fetch_folder(cell.name, run.cell(cell.name)):
+    shutil.rmtree(run.cell(cell.name), ignore_errors=True)
+    if cell.reference and not fresh and fetch_folder(cell.name, run.cell(cell.name)):
         kept = run.read(cell.name)
         if kept is not None:
             return kept
+        forget_folder(cell.name)
     try:
         record = run_cell(plan, cell, knowledge, run.cell(cell.name), listener)
     except Exception as error:  # noqa: BLE001 (whatever went wrong becomes the record of a failed cell)
@@ -164,6 +176,9 @@ def _throttled(pipe: Connection, cell: Cell) -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if done == 0 or done == total or now - last > _PROGRESS_INTERVAL:
             last = now
-            pipe.send(Event("phase", cell, phase, done, total))
+            try:
+                pipe.send(Event("phase", cell, phase, done, total))
+            except OSError:  # the run that this worker served is gone: leave its folder alone
+                os._exit(1)
 
     return listen

@@ -13,11 +13,14 @@ from kore_bench.card import TrainSettings
 from kore_bench.errors import UserError
 from kore_bench.examples import Knowledge
 from kore_bench.plan import REFERENCES, Plan
-from kore_bench.registry import Composition, digest_sources
+from kore_bench.registry import Composition, digest_files
 from kore_bench.results import cell_name
 
 _PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
-_NOT_IN_CELLS = {"cli.py", "bench.py", "engines.py", "tune.py", "report.py", "errors.py", "progress.py", "results.py"}
+_IN_CELLS = (
+    "card.py", "component.py", "examples.py", "formats.py", "grid.py", "lmm.py", "measures.py", "plan.py", "runner.py",
+    "spectrum.py", "statistics.py", "task.py", "training.py", "vqa_normalisation.json", "generators/*.py", "models/*.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ def list_cells(plan: Plan, knowledge: Knowledge) -> list[Cell]:
     shared = shared_key(plan, knowledge)
     cells = []
     for name in REFERENCES:
+        if name == "in-context" and not all(question.context for question in knowledge.questions):
+            continue  # questions that name no item have no paragraph to read
         for seed in plan.request.seeds:
             key = digest({**shared, "method": name, "seed": seed})
             cells.append(Cell(model=plan.card.name, method=name, seed=seed, key=key))
@@ -107,8 +112,16 @@ def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str],
     if entry is None:
         kind = "full" if method.adapter.name == "full" else "lora"
         return plan.card.learning_rates[kind], {}, "untuned"
-    same = plan.method(method.name, tuned).settings() == plan.registry.compose(method.name, tuned).settings()
+    same = plan.method(method.name, tuned).settings() == plan.registry.compose(
+        method.name, tuned
+    ).settings() and entry.get("conditions") == tuning_conditions(plan)
     return float(entry["chosen"]["learning_rate"]), tuned, "tuned" if same else "tuned at other settings"
+
+
+def tuning_conditions(plan: Plan) -> dict[str, Any]:
+    """Return what a tuned rate holds for, beside model, method and budget: data, training and old samples."""
+    train = {name: value for name, value in asdict(plan.train).items() if name != "learning_rate"}
+    return {"data": plan.request.data, "train": train, "old": asdict(plan.old)}
 
 
 def base_key(plan: Plan) -> dict[str, Any]:
@@ -123,9 +136,9 @@ def base_key(plan: Plan) -> dict[str, Any]:
 def engine_digest(plan: Plan) -> str:
     """Return the SHA-256 over the engine's and the tasks' sources that can change a figure."""
     folder = Path(__file__).parent
-    files = [file for file in sorted(folder.rglob("*.py")) if file.name not in _NOT_IN_CELLS]
-    tasks = plan.registry.all("tasks")
-    return digest_sources([*files, *(tasks[task.card.name].file for task in plan.tasks)])
+    files = [file for pattern in _IN_CELLS for file in sorted(folder.glob(pattern))]
+    tasks = {entry.file for entry in plan.registry.all("tasks").values()}  # all: a task may use a sibling's scorer
+    return digest_files([*files, *sorted(tasks)])
 
 
 def versions() -> dict[str, str]:

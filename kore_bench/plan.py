@@ -142,6 +142,8 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
         reader = next((part.name for part in method.components if part.uses_old_samples()), None)
         if reader and not knowledge.old:
             raise UserError(f"{reader} reads old-knowledge samples, and {knowledge.root} has no old.json")
+        if reader:
+            _check_old(knowledge, plan.old)
     skipped = [reason for task in plan.tasks if (reason := task.skip(knowledge))]
     if len(skipped) == len(plan.tasks):
         raise UserError(f"nothing to evaluate: {skipped[0]}")
@@ -155,6 +157,18 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
     if shutil.disk_usage(existing).free < _MINIMUM_DISK:
         raise UserError(f"less than {_MINIMUM_DISK // 2**20} MiB are free under {existing}")
     return knowledge
+
+
+def _check_old(knowledge: Knowledge, old: OldSettings) -> None:
+    pools = knowledge.old
+    if old.skills > len(pools):
+        raise UserError(f"--set old.skills={old.skills}: {knowledge.root} has old samples of {len(pools)} skills")
+    smallest = min(len(pool) for pool in pools.values())
+    if old.samples > smallest * old.skills:
+        raise UserError(
+            f"--set old.samples={old.samples}: {old.skills} skills of {knowledge.root} have {smallest * old.skills} "
+            "samples in equal parts"
+        )
 
 
 def check_ranks(plan: Plan) -> None:
@@ -193,7 +207,11 @@ def read_tuning(file: str, model: str) -> list[dict[str, Any]]:
         raise UserError(f"--tuning {path} is not JSON: {error}") from None
     needed = {"method", "model", "budget", "chosen", "trials"}
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and needed <= entry.keys() for entry in entries
+        isinstance(entry, dict)
+        and needed <= entry.keys()
+        and isinstance(entry["chosen"], dict)
+        and {"learning_rate", "settings"} <= entry["chosen"].keys()
+        for entry in entries
     ):
         raise UserError(f"--tuning {path} is no tuning file: every entry needs {', '.join(sorted(needed))}")
     return entries

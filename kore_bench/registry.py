@@ -82,6 +82,8 @@ class Registry:
             defaults = sorted({method.adapter for method in methods})
             if len(defaults) > 1:
                 raise UserError(f"{name}: the parts bring different adapters ({', '.join(defaults)}): name one of them")
+            if defaults[0] not in known:
+                raise UserError(f"{name} brings an unknown adapter {defaults[0]!r}: {nearest(defaults[0], known)}")
             adapter = known[defaults[0]]
             adapters = [part for part in adapter.value.components if isinstance(part, Adapter)]
             components = [*adapters, *components]
@@ -134,10 +136,20 @@ class Composition:
 
 def digest_sources(files: Sequence[Path]) -> str:
     """Return the SHA-256 over Python sources; a package's ``__init__.py`` stands for the whole package."""
+    return digest_files(
+        [
+            source
+            for file in files
+            for source in (sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file])
+        ]
+    )
+
+
+def digest_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 over the names and bytes of files."""
     total = hashlib.sha256()
     for file in files:
-        for source in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
-            total.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+        total.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return total.hexdigest()
 
 

@@ -19,9 +19,10 @@ from kore_bench.cache import cached_tensors, digest
 from kore_bench.card import TrainSettings
 from kore_bench.component import AdapterSpec, Budget, Component, Defaults, fold
 from kore_bench.examples import Example, Item, Knowledge, Question
-from kore_bench.grid import Cell, base_key, cell_settings, versions
+from kore_bench.grid import Cell, base_key, cell_settings, engine_digest, versions
 from kore_bench.lmm import LMM
 from kore_bench.plan import OldSettings, Plan
+from kore_bench.registry import Composition
 from kore_bench.results import Cost, Record, write_lines
 from kore_bench.task import Task
 from kore_bench.training import Trained, train
@@ -30,7 +31,7 @@ Listener = Callable[[str, int, int], None]
 """Called with the phase's name, and what of it is done and in all (0, 0 where that is unknown)."""
 
 _PROBES = 2
-_HELD_OUT_PER_SKILL = 16
+_HELD_OUT_PER_SKILL = 32
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
@@ -105,11 +106,11 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
     if not cell.reference:
         composition, training = cell_settings(plan, cell)
         settings |= {"train": asdict(training), "components": composition.settings()}
-        run, result = _inject(plan, cell, knowledge, model, folder, clock, training, composition.components)
+        run, result, trainable = _inject(plan, cell, knowledge, model, folder, clock, training, composition)
         diagnostics = run.diagnostics
         readers = [part.name for part in composition.components if part.uses_old_samples()]
         cost = {
-            "trainable_parameters": sum(value.numel() for value in model.model.parameters() if value.requires_grad),
+            "trainable_parameters": trainable,
             "examples": len(run.examples),
             "samples": result.samples,
             "steps": result.steps,
@@ -139,35 +140,51 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
 
 def _inject(
     plan: Plan, cell: Cell, knowledge: Knowledge, model: LMM, folder: Path, clock: _Clock,
-    training: TrainSettings, components: Sequence[Component],
-) -> tuple[CellRun, Trained]:  # fmt: skip
+    training: TrainSettings, composition: Composition,
+) -> tuple[CellRun, Trained, int]:  # fmt: skip
+    components = composition.components
     layers = {name: (linear.out_features, linear.in_features) for name, linear in model.linears().items()}
     calibration = draw_old(knowledge, plan.old, cell.seed)
     run = CellRun(
         seed=cell.seed, items=knowledge.items, calibration=calibration,
         held_out=draw_held_out(knowledge, calibration, cell.seed),
         budget=Budget(steps=training.steps, epochs=training.epochs, batch_size=training.batch_size),
-        spec=fold(components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout)), base=base_key(plan),
+        spec=fold(components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout)),
+        base=cache_base(plan, composition, knowledge),
         train_projector=training.projector == "train", embed=model.embed,
     )  # fmt: skip
     adapt(model, components, run, clock.phase)
+    trainable = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
     with clock.phase("train") as progress:
         torch.manual_seed(cell.seed)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.jsonl").open("w", encoding="utf-8") as log:
-            result = train(model, model.rows(run.examples), training, components, run, log, progress)
+            rows = model.rows(run.examples)
+            run.log("train/truncated examples", sum(len(row["input_ids"]) >= training.max_length for row in rows))
+            result = train(model, rows, training, components, run, log, progress)
         for component in components:
             component.finish(model, run)
     with clock.phase("save"):
         model.save(folder / "adapter")
-    return run, result
+    return run, result, trainable
+
+
+def cache_base(plan: Plan, composition: Composition, knowledge: Knowledge) -> dict[str, Any]:
+    """Return what every cached statistic of a cell depends on beside its own key."""
+    return {
+        **base_key(plan),
+        "data": knowledge.digest,
+        "max length": plan.train.max_length,
+        "engine": engine_digest(plan),
+        "source": composition.digest(),
+    }
 
 
 def adapt(model: LMM, components: Sequence[Component], run: CellRun, phase: Any) -> None:
     """Call the hooks from `data` to `start`, and hold the method to the contract.
 
-    Raises BrokenContractError where `measure` changed a weight, `adapt` moved the outputs, or another set of parameters
-    than the declared one would be trained.
+    Raises BrokenContractError where `measure` changed a weight, `adapt` moved the outputs, or a parameter would be
+    trained that the adapter does not declare.
     """
     with phase("data"):
         examples = [item.example() for item in run.items]
@@ -247,10 +264,13 @@ def draw_old(knowledge: Knowledge, old: OldSettings, seed: int) -> list[Example]
 
 
 def draw_held_out(knowledge: Knowledge, calibration: Sequence[Example], seed: int) -> list[Example]:
-    """Draw old samples of every skill that are not among ``calibration``."""
+    """Draw old samples of the skills that ``calibration`` has none of (of every skill where it has of all)."""
     stream = random.Random(digest([seed, "held-out samples"]))
+    seen = {example.source for example in calibration}
     drawn: list[Example] = []
-    for _, pool in sorted(knowledge.old.items()):
+    for skill, pool in sorted(knowledge.old.items()):
+        if skill in seen and seen != set(knowledge.old):
+            continue
         left = [example for example in pool if example not in calibration]
         drawn += stream.sample(left, min(_HELD_OUT_PER_SKILL, len(left)))
     return drawn

@@ -12,12 +12,14 @@ from rich.text import Text
 from kore_bench.bench import Rerun, default_jobs, execute, pending, prepare
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell
-from kore_bench.plan import Plan, Request
+from kore_bench.plan import Plan, Request, read_tuning
 from kore_bench.progress import Listener, title
 from kore_bench.registry import Registry
 from kore_bench.report import build_all
 from kore_bench.results import Record, RunFolder
 from kore_bench.tune import Tuner
+
+INTERRUPTED = "interrupted: finished cells are kept, the same command goes on from here"
 
 
 def run_session(
@@ -35,8 +37,12 @@ def run_session(
     if dry_run:
         out.print(_dry_table(cells, todo))
         return 0
-    with Listener(out, len(todo)) as listen:
-        run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen)
+    try:
+        with Listener(out, len(todo)) as listen:
+            run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen)
+    except KeyboardInterrupt:
+        out.print(INTERRUPTED, soft_wrap=True)
+        return 130
     files = _report(run, plan.registry, ())
     records = run.records()
     out.print(summary_table(records))
@@ -58,6 +64,8 @@ def report_session(folder: Path, names: tuple[str, ...], plugins: tuple[str, ...
 def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Console) -> int:
     """Tune every method of a request and write the chosen rates; return the exit code (1 where a trial failed)."""
     folder = runs / f"tune-{request.model}"
+    if file.exists():
+        read_tuning(str(file), request.model)
     with out.status("checking names, settings, data and ranks"):
         plan, _ = prepare(request, folder)
     tuner = Tuner(plan, folder)
@@ -66,8 +74,12 @@ def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Co
         todo = pending(RunFolder(folder), cells, "failed")
         count = jobs or default_jobs(plan, len(todo))
         out.print(f"{len(todo)} trials to run of {len(cells)}, {count} at a time", markup=False)
-        with Listener(out, len(todo)) as listen:
-            execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)
+        try:
+            with Listener(out, len(todo)) as listen:
+                execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)
+        except KeyboardInterrupt:
+            out.print(INTERRUPTED, soft_wrap=True)
+            return 130
     entries = tuner.entries()
     tuner.write(file, entries)
     table = Table("method", "rate", "settings", "validation Avg", box=None, header_style="bold", pad_edge=False)

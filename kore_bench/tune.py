@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kore_bench.formats import read_knowledge
-from kore_bench.grid import Cell, method_cell, shared_key
+from kore_bench.grid import Cell, method_cell, shared_key, tuning_conditions
 from kore_bench.measures import avg
 from kore_bench.plan import Plan
 from kore_bench.registry import Composition
@@ -98,6 +98,7 @@ class Tuner:
                     "model": self.plan.card.name,
                     "method": method.name,
                     "budget": self.plan.train.budget,
+                    "conditions": tuning_conditions(self.plan),
                     "criterion": "Avg on validation items",
                     "seed": TUNING_SEED,
                     "chosen": {**_choice(best), **(self._figures(best) or {})},

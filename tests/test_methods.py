@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from kore_bench.component import Budget, Component, Defaults, fold
-from kore_bench.examples import Knowledge
+from kore_bench.examples import Example, Knowledge
 from kore_bench.formats import read_knowledge
 from kore_bench.lmm import LMM
 from kore_bench.models.mini_llava import CARD
@@ -129,7 +131,8 @@ def test_old_samples_come_from_four_skills_that_rotate(knowledge: Knowledge) -> 
         assert len(drawn) == len({example.id for example in drawn}) == 256
         held_out = draw_held_out(knowledge, drawn, seed)
         assert not {example.id for example in drawn} & {example.id for example in held_out}
-        assert len({example.source for example in held_out}) == 7
+        assert len({example.source for example in held_out}) == 3
+        assert not {example.source for example in drawn} & {example.source for example in held_out}
     assert len(skills[0]) == len(skills[1]) == 4
     assert skills[0] != skills[1]
 
@@ -158,7 +161,7 @@ def test_the_ewc_penalty_is_zero_at_the_start_and_then_the_fisher_weighted_dista
     ewc = prepared.component("ewc")
     start = ewc.penalty(prepared.model, {}, None, prepared.run)
     assert start is not None
-    assert float(start) == 0.0
+    assert float(start.detach()) == 0.0
     before = _effective(prepared.model)
     with torch.no_grad():
         for value in prepared.model.model.parameters():
@@ -170,7 +173,7 @@ def test_the_ewc_penalty_is_zero_at_the_start_and_then_the_fisher_weighted_dista
     assert isinstance(fisher, dict)
     after = _effective(prepared.model)
     expected = sum(float((fisher[name] * (after[name] - before[name]).square()).sum()) for name in before)
-    assert float(penalty) == pytest.approx(expected, rel=1e-3)  # strength 2 cancels the half
+    assert float(penalty.detach()) == pytest.approx(expected, rel=1e-3)  # strength 2 cancels the half
     penalty.backward()
     gradients = [value.grad for value in prepared.model.model.parameters() if value.grad is not None]
     assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
@@ -217,22 +220,14 @@ def test_kore_trains_on_trees_in_the_null_space(knowledge: Knowledge) -> None:
     assert log["kore-null/rank"] == 29
 
 
-def test_the_null_space_moves_old_outputs_less_than_its_controls(knowledge: Knowledge) -> None:
-    """The same random B behind each A: what reaches the old inputs is what A lets through."""
-    drift = {}
+def test_the_null_space_lets_less_old_energy_through_than_its_controls(knowledge: Knowledge) -> None:
+    """At equal energy on the new data, layer by layer; averaged over layers in logarithms."""
+    shares = {}
     for method in ("kore-null", "frozen-random", "frozen-top"):
         prepared = Prepared(knowledge, method)
-        batch = next(prepared.model.batches(prepared.run.calibration))
-        batch.pop("labels")
-        with torch.inference_mode():
-            before = prepared.model.model(**batch).logits
-            generator = torch.Generator().manual_seed(0)
-            for name in prepared.model.lora_layers():
-                b = prepared.model.factors(name)[1]
-                b.copy_(torch.randn(b.shape, generator=generator) / 50)
-            after = prepared.model.model(**batch).logits
-        drift[method] = float((after - before).square().mean())
-    assert drift["kore-null"] < drift["frozen-random"] < drift["frozen-top"]
+        new, old = _energies(prepared, prepared.run.examples), _energies(prepared, prepared.run.calibration)
+        shares[method] = sum(math.log(old[layer] / new[layer]) for layer in new) / len(new)
+    assert shares["kore-null"] < shares["frozen-random"] < shares["frozen-top"]
 
 
 @pytest.mark.parametrize("method", ["frozen-random", "frozen-top"])
@@ -240,12 +235,12 @@ def test_controls_have_the_null_spaces_energy_on_the_new_data(method: str, knowl
     energies = {}
     for name in ("kore-null", method):
         prepared = Prepared(knowledge, name)
-        energies[name] = _energies(prepared)
+        energies[name] = _energies(prepared, prepared.run.examples)
     for layer, energy in energies["kore-null"].items():
         assert energies[method][layer] == pytest.approx(energy, rel=1e-3), layer
 
 
-def _energies(prepared: Prepared) -> dict[str, float]:
+def _energies(prepared: Prepared, examples: Sequence[Example]) -> dict[str, float]:
     total: dict[str, float] = {}
     hooks = []
     for name, layer in prepared.model.lora_layers().items():
@@ -254,7 +249,7 @@ def _energies(prepared: Prepared) -> dict[str, float]:
             total[name] = total.get(name, 0.0) + float((output.double().square() * mask[..., None]).sum())
 
         hooks.append(layer.lora_A["default"].register_forward_hook(hook))
-    for batch in prepared.model.batches(prepared.run.examples):
+    for batch in prepared.model.batches(examples):
         mask = batch["attention_mask"]
         batch.pop("labels")
         with torch.inference_mode():

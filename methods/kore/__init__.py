@@ -123,7 +123,7 @@ class KoreNull(Subspace):
         """Find every layer's factors, and put into the record how good the null space is."""
         from .measuring import null_factors
 
-        factors = null_factors(model, run, self.counting(model), orthonormal=self.orthonormal)
+        factors = null_factors(model, run, self.counting(model), orthonormal=self.orthonormal, log=True)
         state = run.state(self)
         state["A"] = {layer: a for layer, (a, _) in factors.items()}
         state["B"] = {layer: b for layer, (_, b) in factors.items()}
@@ -143,8 +143,8 @@ class KoreNull(Subspace):
 class FrozenRandom(Subspace):
     """The control of kore-null whose frozen subspace is random: what freezing alone does.
 
-    Rank, steps and data are kore-null's, and each layer's A is scaled to kore-null's energy on the new data,
-    tr(A C_new A^T), so that it learns from as much signal.
+    Steps and data are kore-null's, and each layer's A is scaled to plain kore-null's energy on the new data,
+    tr(A C_new A^T), so that it learns from as much signal. Where kore-null's rank is set, set this one's likewise.
     """
 
     name = "frozen-random"
@@ -161,7 +161,8 @@ class FrozenRandom(Subspace):
 class FrozenTop(Subspace):
     """The control of kore-null whose frozen subspace holds the *largest* eigenvectors of old inputs: the worst place.
 
-    Rank, steps and data are kore-null's, and each layer's A is scaled to kore-null's energy on the new data.
+    Steps and data are kore-null's, and each layer's A is scaled to plain kore-null's energy on the new data. Where
+    kore-null's rank is set, set this one's likewise.
     """
 
     name = "frozen-top"

@@ -31,13 +31,16 @@ from .null_space import (
 ENERGY_EXAMPLES = 256
 """How many new examples (evenly spaced) the controls' energy is matched on, at most."""
 
+KEPT_EIGENVECTORS = 512
+"""Bottom eigenvectors kept of every covariance, so that a smaller rank needs no new pass."""
+
 R = TypeVar("R")
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A ``[r, n]``, B0 ``[m, r]``), float64."""
 
 
-def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool) -> Factors:
-    """Return the factors of every layer in the null space of its old inputs, and log their quality.
+def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool, log: bool) -> Factors:
+    """Return the factors of every layer in the null space of its old inputs, and ``log`` their quality.
 
     Logged under ``kore-null/``: the excess of the basis and of A as used (rounded to the training dtype), worst and
     median over layers; the share of old energy that A lets through, on the calibration samples and on held-out ones;
@@ -50,15 +53,15 @@ def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool)
         layer: init_factors(linear.weight, bases[layer], orthonormal=orthonormal)
         for layer, linear in model.linears().items()
     }
-    quality = _quality(model, run, counting, bases, factors, orthonormal)
-    _log(run, bases, quality)
+    if log:
+        _log(run, bases, _quality(model, run, counting, bases, factors, orthonormal))
     return factors
 
 
 def control_factors(model: LMM, run: Run, bases: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return A of every layer in ``bases`` (layer -> ``[n, r]``), scaled to the null space's energy on the new data."""
     counting = Counting()
-    null = null_factors(model, run, counting, orthonormal=False)
+    null = null_factors(model, run, counting, orthonormal=False, log=False)
     linears = model.linears()
 
     def matched(inputs: Inputs) -> dict[str, Tensor]:
@@ -94,8 +97,13 @@ def top_bases(model: LMM, run: Run) -> dict[str, Tensor]:
 
 
 def _spectra(model: LMM, run: Run, counting: Counting) -> dict[str, Spectrum]:
-    key = _key("spectrum", run.calibration, counting)
-    return unpack(run.cache(key, lambda: pack(_collect(model, run.calibration, spectrum, counting))))
+    keep = max(KEPT_EIGENVECTORS, run.spec.rank)
+    key = {**_key("spectrum", run.calibration, counting), "kept": keep}
+
+    def reduced(inputs: Inputs) -> Spectrum:
+        return spectrum(inputs, keep)
+
+    return unpack(run.cache(key, lambda: pack(_collect(model, run.calibration, reduced, counting))))
 
 
 def _quality(
