@@ -11,7 +11,7 @@ import pytest
 
 from kore_bench.errors import UserError
 from kore_bench.formats import read_knowledge
-from kore_bench.grid import Cell, list_cells
+from kore_bench.grid import Cell, list_cells, tuning_conditions
 from kore_bench.plan import Request, make_plan, preflight
 
 
@@ -110,6 +110,7 @@ def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> No
     entry = {
         "method": "lora", "model": "mini-llava", "budget": "150 steps x 16 examples",
         "chosen": {"learning_rate": 0.123, "settings": {}}, "trials": [],
+        "conditions": tuning_conditions(make_plan(Request(data=str(world)))),
     }  # fmt: skip
     (tmp_path / "t.json").write_text(json.dumps([entry]))
     tuned = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json")))[-1]
@@ -120,5 +121,9 @@ def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> No
     assert (given.learning_rate, given.tuned) == (0.5, "given")
     other = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("lora.rank=3",)))[-1]
     assert other.tuned == "tuned at other settings"
+    schedule = cells(
+        world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.schedule=linear",))
+    )[-1]
+    assert schedule.tuned == "tuned at other settings"
     budget = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.steps=3",)))[-1]
     assert budget.tuned == "untuned"
