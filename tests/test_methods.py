@@ -174,7 +174,7 @@ def test_the_ewc_penalty_is_zero_at_the_start_and_then_the_fisher_weighted_dista
     after = _effective(prepared.model)
     expected = sum(float((fisher[name] * (after[name] - before[name]).square()).sum()) for name in before)
     assert float(penalty.detach()) == pytest.approx(expected, rel=1e-3)  # strength 2 cancels the half
-    penalty.backward()
+    torch.autograd.backward(penalty)
     gradients = [value.grad for value in prepared.model.model.parameters() if value.grad is not None]
     assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
 
