@@ -8,10 +8,9 @@ from typing import ClassVar
 
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Knowledge, Question
+from kore_bench.formats import DIMENSIONS
 from kore_bench.measures import Score, bootstrap_mean_of_means
 from kore_bench.task import Card, Task
-
-DIMENSIONS = ("COM", "OCR", "M-DIS", "INS", "M-IDU", "MAT", "HAL")
 
 
 def exact(prediction: str, answer: str) -> bool:
