@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell, list_cells, versions
 from kore_bench.plan import Plan, Request, make_plan, preflight
-from kore_bench.results import RunFolder, write_text
+from kore_bench.results import CHECKPOINTS, RunFolder, write_text
 
 Rerun = Literal["never", "failed", "always"]
 
@@ -70,7 +71,11 @@ def execute(
     try:
         with lock:
             write_plan(run, plan, cells)
-            run_cells(plan.request, folder, pending(run, cells, rerun), jobs, listen, fresh=rerun == "always")
+            todo = pending(run, cells, rerun)
+            for cell in cells:
+                if cell not in todo:  # killed between its record and the end of its checkpoint
+                    shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
+            run_cells(plan.request, folder, todo, jobs, listen, fresh=rerun == "always")
     except Timeout:
         raise UserError(f"another run is writing to {folder}: wait for it, or give this one another --name") from None
     return run

@@ -20,9 +20,10 @@ from kore_bench.cache import fetch_folder, forget_folder, keep_folder
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell
 from kore_bench.plan import Request, make_plan
-from kore_bench.results import Record, RunFolder
+from kore_bench.results import CHECKPOINTS, Record, RunFolder
 
 _PROGRESS_INTERVAL = 0.2
+_PATIENCE = 60.0  # seconds for a training step and its checkpoint
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,10 @@ def run_cells(
 ) -> None:
     """Run ``cells`` in ``jobs`` worker processes, in order; every cell leaves a record in ``folder``, failed ones too.
 
-    ``fresh`` runs references anew instead of taking kept ones. A worker that dies (killed, out of memory) fails its cell alone; another takes its place. An interruption ends the
-    workers and passes on; finished cells keep their records.
+    ``fresh`` runs cells from their beginning instead of going on with what a stopped run left, and references anew
+    instead of taking kept ones. A worker that dies (killed, out of memory) fails its cell alone; another takes its
+    place. An interruption ends the workers, after a checkpoint of what is training, and passes on; finished cells keep
+    their records.
     """
     waiting = list(cells)
     workers = [_Worker(request, folder, fresh) for _ in range(min(jobs, len(waiting)))]
@@ -91,6 +94,18 @@ def run_cells(
                     worker.pipe.close()
                     workers.remove(worker)
                     worker.process.join(10)
+    finally:
+        _end(workers)
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End workers: politely, so that one that trains leaves a checkpoint; by force after a while or a second signal."""
+    for worker in workers:
+        worker.process.terminate()
+    try:
+        limit = time.monotonic() + _PATIENCE
+        for worker in workers:
+            worker.process.join(max(0.0, limit - time.monotonic()))
     finally:
         for worker in workers:
             worker.process.kill()
@@ -147,7 +162,8 @@ def _run(
 ) -> Record:
     from kore_bench.runner import run_cell
 
-    shutil.rmtree(run.cell(cell.name), ignore_errors=True)
+    if fresh:
+        shutil.rmtree(run.cell(cell.name), ignore_errors=True)
     if cell.reference and not fresh and fetch_folder(cell.name, run.cell(cell.name)):
         kept = run.read(cell.name)
         if kept is not None:
@@ -156,12 +172,14 @@ def _run(
     try:
         record = run_cell(plan, cell, knowledge, run.cell(cell.name), listener)
     except Exception as error:  # noqa: BLE001 (whatever went wrong becomes the record of a failed cell)
+        shutil.rmtree(run.cell(cell.name) / "predictions", ignore_errors=True)  # it begins anew when it runs again
         trace = run.cell(cell.name) / "traceback.txt"
         trace.parent.mkdir(parents=True, exist_ok=True)
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         text = " ".join(str(error).split())
         record = failure(cell, text if isinstance(error, UserError) else f"{type(error).__name__}: {text}")
     run.write(cell.name, record)
+    shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
     if record.reference and record.status == "done":
         keep_folder(run.cell(cell.name), cell.name)
     return record

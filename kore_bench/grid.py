@@ -18,7 +18,7 @@ from kore_bench.results import cell_name
 
 _PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
 _IN_CELLS = (
-    "card.py", "component.py", "examples.py", "formats.py", "grid.py", "lmm.py", "measures.py", "plan.py", "runner.py",
+    "card.py", "checkpoint.py", "component.py", "examples.py", "formats.py", "grid.py", "lmm.py", "measures.py", "plan.py", "runner.py",
     "spectrum.py", "statistics.py", "task.py", "training.py", "vqa_normalisation.json", "generators/*.py", "models/*.py",
 )  # fmt: skip
 

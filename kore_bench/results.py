@@ -17,6 +17,8 @@ from kore_bench.errors import UserError
 from kore_bench.measures import Score
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"
+"""The folder within a cell's that is there until its record stands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,14 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     if file.exists():
         with file.open(encoding="utf-8") as lines:
             yield from (json.loads(line) for line in lines)
+
+
+def whole_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSONL file that was being written when its writer was stopped: a cut last line goes."""
+    if not file.exists():
+        return []
+    *lines, _ = file.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines]
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from kore_bench.cache import cached_tensors, digest
 from kore_bench.card import TrainSettings
+from kore_bench.checkpoint import newest
 from kore_bench.component import AdapterSpec, Budget, Component, Defaults, fold
 from kore_bench.examples import Example, Item, Knowledge, Question
 from kore_bench.grid import Cell, base_key, cell_settings, engine_digest, versions
 from kore_bench.lmm import LMM
 from kore_bench.plan import OldSettings, Plan
 from kore_bench.registry import Composition
-from kore_bench.results import Cost, Record, write_lines
+from kore_bench.results import CHECKPOINTS, Cost, Record, read_lines, whole_lines, write_lines
 from kore_bench.task import Task
-from kore_bench.training import Trained, train
+from kore_bench.training import Keeping, Trained, train
 
 Listener = Callable[[str, int, int], None]
 """Called with the phase's name, and what of it is done and in all (0, 0 where that is unknown)."""
@@ -91,7 +94,8 @@ class _Clock:
 def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listener: Listener) -> Record:
     """Run one cell, leaving predictions, the training log and the adapter in ``folder``; returns its record.
 
-    The record is not written here: a cell is done when the caller has written it. Raises UserError for the user's
+    A cell that was stopped goes on from what it left in ``folder``: the last checkpoint of its training, the answers
+    already given. The record is not written here: a cell is done when the caller has written it. Raises UserError for the user's
     mistakes and BrokenContractError for a method's.
     """
     _reset_peak_memory()
@@ -118,6 +122,8 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
             "old_samples": _old_samples(readers, run),
         }
         diagnostics["train/final loss"] = result.loss
+        if result.resumed_at:
+            diagnostics["train/resumed at step"] = result.resumed_at
     scores = {}
     for task in plan.tasks:
         if reason := task.skip(knowledge):
@@ -155,15 +161,19 @@ def _inject(
     )  # fmt: skip
     adapt(model, components, run, clock.phase)
     trainable = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
+    resume = newest(folder / CHECKPOINTS, cell.key)
+    if not (resume and resume.progress.finished):
+        shutil.rmtree(folder / "predictions", ignore_errors=True)  # answers of weights that are not trained yet
     with clock.phase("train") as progress:
         torch.manual_seed(cell.seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "train.jsonl").open("w", encoding="utf-8") as log:
+        with _training_log(folder / "train.jsonl", resume.progress.step if resume else 0) as log:
             rows = model.rows(run.examples)
             run.log("train/truncated examples", sum(len(row["input_ids"]) >= training.max_length for row in rows))
-            result = train(model, rows, training, components, run, log, progress)
+            keeping = Keeping(folder=folder / CHECKPOINTS, key=cell.key, resume=resume)
+            result = train(model, rows, training, components, run, log, progress, keeping)
         for component in components:
             component.finish(model, run)
+    clock.seconds["train"] = result.seconds
     with clock.phase("save"):
         model.save(folder / "adapter")
     return run, result, trainable
@@ -222,13 +232,50 @@ def _evaluate(
     questions = task.questions(knowledge)
     in_context = cell.method == "in-context"
     prompts = [(task.prompt(question, in_context=in_context), question.images) for question in questions]
-    predictions = model.generate(prompts, max_new_tokens=task.max_new_tokens, progress=progress)
+    file = folder / "predictions" / f"{task.card.name}.jsonl"
+    given = _given(file, len(questions))
+    with _answers(file).open("a", encoding="utf-8") as answers:
+
+        def keep(batch: Mapping[int, str]) -> None:
+            rows = ({"index": index, "prediction": text} for index, text in batch.items())
+            answers.write("".join(json.dumps(row) + "\n" for row in rows))
+            answers.flush()
+
+        predictions = model.generate(
+            prompts, max_new_tokens=task.max_new_tokens, progress=progress, given=given, keep=keep
+        )
     rows = [
         _row(task, question, prediction, knowledge.root)
         for question, prediction in zip(questions, predictions, strict=True)
     ]
-    write_lines(folder / "predictions" / f"{task.card.name}.jsonl", rows)
+    write_lines(file, rows)
+    _answers(file).unlink()
     return task.score(questions, predictions, seen_skills=skills)
+
+
+@contextmanager
+def _training_log(file: Path, step: int) -> Iterator[IO[str]]:
+    """Open a cell's training log to go on after ``step``: later rows, of steps that run again, are dropped."""
+    rows = [row for row in whole_lines(file) if row["step"] <= step] if step else []
+    write_lines(file, rows)
+    with file.open("a", encoding="utf-8") as log:
+        yield log
+
+
+def _answers(file: Path) -> Path:
+    """Return where the answers behind a predictions file are kept while they are being given."""
+    return file.with_suffix(".answers")
+
+
+def _given(file: Path, questions: int) -> dict[int, str]:
+    """Return the answers that an earlier, stopped evaluation of the same model gave, by the question's index."""
+    if file.exists():
+        finished = [row["prediction"] for row in read_lines(file)]
+        kept = dict(enumerate(finished)) if len(finished) == questions else {}
+    else:
+        kept = {row["index"]: row["prediction"] for row in whole_lines(_answers(file))}
+    write_lines(_answers(file), [{"index": index, "prediction": text} for index, text in kept.items()])
+    return kept
 
 
 def _row(task: Task, question: Question, prediction: str, root: Path) -> dict[str, Any]:

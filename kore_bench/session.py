@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import ParamSpec
 
 from rich.console import Console
 from rich.table import Table
@@ -19,9 +25,42 @@ from kore_bench.report import build_all
 from kore_bench.results import Record, RunFolder
 from kore_bench.tune import Tuner
 
-INTERRUPTED = "interrupted: finished cells are kept, the same command goes on from here"
+P = ParamSpec("P")
+
+INTERRUPTED = "finished cells are kept, and what was running left its progress: the same command goes on from here"
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM)."""
+
+
+def resumable(session: Callable[P, int]) -> Callable[P, int]:
+    """Make a session that Ctrl-C and SIGTERM end with a line on how to go on, and exit code 130 or 143."""
+
+    @functools.wraps(session)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        out = kwargs["out"]
+        assert isinstance(out, Console)
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _terminate) if main else None
+        try:
+            return session(*args, **kwargs)
+        except KeyboardInterrupt as interruption:
+            terminated = isinstance(interruption, Terminated)
+            out.print(f"{'terminated' if terminated else 'interrupted'}: {INTERRUPTED}", soft_wrap=True, markup=False)
+            return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
+
+    return guarded
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+@resumable
 def run_session(
     request: Request, runs: Path, name: str, *, jobs: int, rerun: Rerun, dry_run: bool,
     out: Console,
@@ -37,12 +76,8 @@ def run_session(
     if dry_run:
         out.print(_dry_table(cells, todo))
         return 0
-    try:
-        with Listener(out, len(todo)) as listen:
-            run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen)
-    except KeyboardInterrupt:
-        out.print(INTERRUPTED, soft_wrap=True)
-        return 130
+    with Listener(out, len(todo)) as listen:
+        run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen)
     files = _report(run, plan.registry, ())
     records = run.records()
     out.print(summary_table(records))
@@ -61,6 +96,7 @@ def report_session(folder: Path, names: tuple[str, ...], plugins: tuple[str, ...
         out.print(str(file), soft_wrap=True, markup=False)
 
 
+@resumable
 def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Console) -> int:
     """Tune every method of a request and write the chosen rates; return the exit code (1 where a trial failed)."""
     folder = runs / f"tune-{request.model}"
@@ -74,12 +110,8 @@ def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Co
         todo = pending(RunFolder(folder), cells, "failed")
         count = jobs or default_jobs(plan, len(todo))
         out.print(f"{len(todo)} trials to run of {len(cells)}, {count} at a time", markup=False)
-        try:
-            with Listener(out, len(todo)) as listen:
-                execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)
-        except KeyboardInterrupt:
-            out.print(INTERRUPTED, soft_wrap=True)
-            return 130
+        with Listener(out, len(todo)) as listen:
+            execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)
     entries = tuner.entries()
     tuner.write(file, entries)
     table = Table("method", "rate", "settings", "validation Avg", box=None, header_style="bold", pad_edge=False)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar, cast
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Protocol, TypeVar, cast
 
 import torch
 from datasets import Dataset
@@ -14,22 +22,42 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kore_bench.card import TrainSettings
+from kore_bench.checkpoint import PREFIX, Checkpoint, Due, Progress, load_trained, save_trained, seal
 from kore_bench.component import Component, Run
 from kore_bench.errors import UserError
 from kore_bench.lmm import IGNORED, LMM
 
 R = TypeVar("R", bound=Mapping[str, Any])
 _WORTH_SPLITTING = 2 / 3
+_INTERVAL = "KORE_BENCH_CHECKPOINT_SECONDS"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training did: optimizer steps, samples seen, tokens seen (padding not counted) and the last losses."""
+    """What training did: optimizer steps, samples seen, tokens seen (padding not counted), the last loss, seconds.
+
+    ``resumed_at`` is the step of the checkpoint that it went on from (0: none); everything else counts from step one.
+    """
 
     steps: int
     samples: int
     tokens: int
     loss: float
+    seconds: float
+    resumed_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """Where a training leaves its checkpoints, the cell's key, and the one to go on from."""
+
+    folder: Path
+    key: str
+    resume: Checkpoint | None = None
+
+
+class Stopped(SystemExit):
+    """The process was told to end (SIGTERM) while training; a checkpoint of the last step has been written."""
 
 
 def train(
@@ -37,33 +65,77 @@ def train(
     rows: Sequence[Mapping[str, Any]],
     settings: TrainSettings,
     components: Sequence[Component],
-    run: Run,
+    run: CheckpointedRun,
     log: IO[str],
     progress: Callable[[int, int], None],
+    keeping: Keeping | None = None,
 ) -> Trained:
     """Train ``model`` in place on rows of ``input_ids``, ``labels`` and ``images``; one JSON row a step goes to ``log``.
 
-    The order of the data depends on the seed and the number of rows alone. Raises UserError where there is nothing to
-    train, and FloatingPointError where the loss or a penalty is no longer finite.
+    The order of the data depends on the seed and the number of rows alone. With ``keeping``, checkpoints are written
+    about every minute of training (``KORE_BENCH_CHECKPOINT_SECONDS``) and at its end; one that is resumed restores
+    weights, optimizer, random state, data order and what the components remember, so that the numbers are those of an
+    undisturbed training. Raises UserError where there is nothing to train, FloatingPointError where the loss or a
+    penalty is no longer finite, and Stopped where SIGTERM came.
     """
     trained = [value for value in model.model.parameters() if value.requires_grad]
     if not trained or not rows:
         raise UserError("there is nothing to train: no parameter or no example")
+    resume = keeping.resume if keeping else None
+    if resume:
+        load_trained(resume.folder, model.model, run.states)
+    if resume and resume.progress.finished:
+        done = resume.progress
+        model.model.eval()
+        return Trained(
+            steps=done.step, samples=done.samples, tokens=done.tokens, loss=done.loss, seconds=done.seconds,
+            resumed_at=done.step,
+        )  # fmt: skip
     if settings.gradient_checkpointing:
         model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(
-            model, settings, components, run, log,
-            args=_arguments(settings, run.seed, scratch, model),
+            model, settings, components, run, log, keeping,
+            args=_arguments(settings, run.seed, str(keeping.folder) if keeping else scratch, model),
             train_dataset=Dataset.from_list([dict(row) for row in rows]),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Hooks(trainer, progress))
-        trainer.train()
+        with _asked_to_stop(trainer):
+            trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
     model.model.eval()
+    done = trainer.progress(finished=True)
+    if keeping:
+        trainer.save_finished(done)
+        if trainer.stop:
+            raise Stopped(128 + signal.SIGTERM)
     return Trained(
-        steps=trainer.state.global_step, samples=trainer.samples, tokens=trainer.tokens, loss=trainer.last_loss
-    )
+        steps=done.step, samples=done.samples, tokens=done.tokens, loss=done.loss, seconds=done.seconds,
+        resumed_at=resume.progress.step if resume else 0,
+    )  # fmt: skip
+
+
+class CheckpointedRun(Run, Protocol):
+    """A run whose components' memories can be saved and put back."""
+
+    states: dict[str, dict[str, Any]]
+
+
+@contextmanager
+def _asked_to_stop(trainer: _Trainer) -> Iterator[None]:
+    """Let SIGTERM end the training after its step, with a checkpoint, where there is a place for one."""
+    if trainer.keeping is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        trainer.stop = True
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _arguments(settings: TrainSettings, seed: int, folder: str, model: LMM) -> TrainingArguments:
@@ -100,16 +172,22 @@ class _Trainer(Trainer):
         lmm: LMM,
         settings: TrainSettings,
         components: Sequence[Component],
-        run: Run,
+        run: CheckpointedRun,
         log: IO[str],
+        keeping: Keeping | None,
         args: TrainingArguments,
         train_dataset: Dataset,
     ) -> None:
-        self.lmm, self.components, self.run, self.log_file = lmm, components, run, log
+        self.lmm, self.components, self.run, self.log_file, self.keeping = lmm, components, run, log, keeping
         self.parts: dict[str, float] = {}
-        self.samples = self.tokens = 0
+        resume = keeping.resume if keeping else None
+        earlier = resume.progress if resume else None
+        self.samples, self.tokens = (earlier.samples, earlier.tokens) if earlier else (0, 0)
+        self.last_loss = earlier.loss if earlier else float("nan")
+        self.began = time.monotonic() - (earlier.seconds if earlier else 0.0)
+        self.due = Due(float(os.environ.get(_INTERVAL, "60")))
+        self.stop = False
         self.num_parts = 1
-        self.last_loss = float("nan")
         super().__init__(
             model=lmm.model,
             args=args,
@@ -183,6 +261,37 @@ class _Trainer(Trainer):
         self.last_loss = self.parts.get("loss", float("nan"))
         self.parts = {}
 
+    def progress(self, *, finished: bool = False) -> Progress:
+        """Return how far the training is."""
+        return Progress(
+            key=self.keeping.key if self.keeping else "", step=self.state.global_step, samples=self.samples,
+            tokens=self.tokens, loss=self.last_loss, seconds=time.monotonic() - self.began, finished=finished,
+        )  # fmt: skip
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained and what the components remember, for a checkpoint."""
+        save_trained(Path(str(output_dir)), self.lmm.model, self.run.states)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Do nothing: `train` has put back what `save_model` wrote."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        assert self.keeping is not None  # a checkpoint is asked for only then
+        begin = time.monotonic()
+        super()._save_checkpoint(model, trial)
+        seal(self.keeping.folder / f"{PREFIX}{self.state.global_step}", self.progress())
+        self.due.saved(time.monotonic() - begin)
+        if self.stop:
+            raise Stopped(128 + signal.SIGTERM)
+
+    def save_finished(self, progress: Progress) -> None:
+        """Write the last checkpoint, from which a killed evaluation goes on: no optimizer."""
+        assert self.keeping is not None
+        folder = self.keeping.folder / f"{PREFIX}{self.state.global_step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        save_trained(folder, self.lmm.model, self.run.states)
+        seal(folder, progress)
+
 
 class _Hooks(TrainerCallback):
     def __init__(self, trainer: _Trainer, progress: Callable[[int, int], None]) -> None:
@@ -195,6 +304,8 @@ class _Hooks(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.write_step()
         self.progress(state.global_step, state.max_steps)
+        last = state.global_step >= state.max_steps  # then the finished training is saved instead
+        control.should_save = bool(self.trainer.keeping) and not last and (self.trainer.stop or self.trainer.due())
 
 
 def split_by_length(rows: Sequence[R]) -> list[Sequence[R]]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -198,33 +194,6 @@ def test_a_failed_cell_is_a_record_and_the_others_go_on(small_world: Path, tmp_p
     done = records(tmp_path)
     assert (done["fails"].status, done["lora"].status) == ("failed", "done")
     assert "<here>" not in (tmp_path / "r" / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_figures(small_world: Path, tmp_path: Path) -> None:
-    options = ("--data", str(small_world), "--methods", "lora,ewc,kore")
-    assert run(tmp_path / "whole", *options)[0] == 0
-    job = subprocess.Popen(command(tmp_path / "killed", *options), start_new_session=True, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("r/cells/*lora*/record.json")) and time.monotonic() < until:
-        time.sleep(0.2)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
-    assert len(list((tmp_path / "killed").glob("r/cells/*/record.json"))) < 5
-    code, shown = run(tmp_path / "killed", *options)
-    assert code == 0
-    assert "done already" in shown
-    assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
-
-
-def scores(folder: Path) -> dict[str, Any]:
-    found = {}
-    for method, record in records(folder).items():
-        raw = json.loads(record.to_json())
-        for name in ("cost", "key"):
-            raw.pop(name)
-        found[method] = raw
-    return found
 
 
 @pytest.mark.slow
