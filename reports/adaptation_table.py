@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from kore_bench.report import Report
-from kore_bench.results import RunFolder
-
-from .summary import Row, Summary, score_of, summarise
-from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, write_table
+from .summary import Row, Summary, score_of
+from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, table_report
 
 _SHOWN = ("K.A", "CEM", "F1", "CEM repaired")
 _NOTE = (
@@ -36,15 +33,16 @@ def unreachable(row: Row) -> str:
     return ", ".join(sorted({f"{score.value:.0f}" for score in found if score is not None}))
 
 
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``tables/adaptation.csv`` and ``tables/adaptation.md``."""
-    summaries = summarise(run)
-    rows = [
+def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
+    """Return the CSV's lines: K.A and its parts with interval, spread, n and change, and the unreachable answers."""
+    return [
         {**identity(row), **columns_of(row, _SHOWN), "unreachable answers": unreachable(row)}
         for summary in summaries
         for row in summary.rows
     ]
-    return write_table(folder, "adaptation", [table(summary) for summary in summaries], rows)
 
 
-REPORT = Report(name="adaptation-table", title="What K.A is made of", kind="table", build=build)
+REPORT = table_report(
+    "adaptation-table", "What K.A is made of", "adaptation",
+    tables=lambda summary: [table(summary)], figures=figures,
+)  # fmt: skip

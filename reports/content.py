@@ -51,6 +51,9 @@ class Shown:
 
 Block = Heading | Paragraph | Bullets | Table | Shown
 
+DATA = "Data, budget and seeds"
+"""The heading after which a document says what it rests on."""
+
 _FIGURES = ("tradeoff", "dimensions", "learning-rates", "learning-rate-paths", "losses")
 
 
@@ -86,7 +89,7 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
         blocks.append(Bullets(tuple(("", name) for name in left)))
     if further := _further(folder, summaries):
         blocks += [Heading("Further figures"), *further]
-    blocks += [Heading("Data, budget and seeds"), Bullets(tuple(_facts(run, summaries)))]
+    blocks += [Heading(DATA), Bullets(tuple(_facts(run, summaries)))]
     blocks += [Heading("How each measure is defined"), Bullets(tuple(DEFINITIONS.items()))]
     blocks += [
         Heading("Settings and versions"),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from kore_bench.report import Report
-from kore_bench.results import RunFolder
-
-from .summary import Row, Summary, in_order, summarise
-from .tabular import DASH, Cell, Table, identity, name_cell, write_table
+from .summary import Row, Summary, in_order
+from .tabular import DASH, Cell, Table, identity, name_cell, table_report
 
 _COUNTS = {
     "trainable_parameters": "Trainable parameters",
@@ -45,9 +42,8 @@ def time_table(summary: Summary) -> Table:
     return Table(title=f"Seconds by phase on {summary.model}", header=("Method", *phases), rows=tuple(rows))
 
 
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``tables/cost.csv`` and ``tables/cost.md``."""
-    summaries = summarise(run)
+def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
+    """Return the CSV's lines: counts, seconds by phase and in all, and peak memory in bytes."""
     phases = in_order(phase for summary in summaries for phase in _phases(summary))
     rows = []
     for summary in summaries:
@@ -59,8 +55,7 @@ def build(run: RunFolder, folder: Path) -> list[Path]:
             columns["seconds"] = sum(cost.seconds.values()) if cost else ""
             columns["peak_memory"] = cost.peak_memory if cost else ""
             rows.append(columns)
-    tables = [show(summary) for summary in summaries for show in (table, time_table)]
-    return write_table(folder, "cost", tables, rows)
+    return rows
 
 
 def amount(count: int) -> str:
@@ -94,4 +89,7 @@ def _seconds(value: float) -> str:
     return f"{value:.1f}" if value else DASH
 
 
-REPORT = Report(name="cost-table", title="What each method cost", kind="table", build=build)
+REPORT = table_report(
+    "cost-table", "What each method cost", "cost",
+    tables=lambda summary: [table(summary), time_table(summary)], figures=figures,
+)  # fmt: skip

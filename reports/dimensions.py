@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
-from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
 from .dimensions_table import CLEAR
-from .drawing import GRID, INK, MUTED, PAPER, Picture, build_pictures, new_figure, plain
+from .drawing import GRID, INK, MUTED, PAPER, Picture, figure_report, new_figure, plain
 from .summary import DIMENSIONS, Row, Summary, old_skills
 from .tabular import DASH, signed
 
@@ -67,11 +64,6 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
     )
 
 
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``figures/dimensions.svg`` and ``.png``."""
-    return build_pictures(run, folder, "dimensions", draw)
-
-
 def _x(index: int) -> float:
     return index + (_GAP if index == len(DIMENSIONS) else 0.0)
 
@@ -114,4 +106,4 @@ def _caption(summary: Summary, rows: list[Row], marked: bool) -> str:
     return text + (f" Grey rows have no result: {', '.join(lost)}." if lost else "")
 
 
-REPORT = Report(name="dimensions", title="Change against the base by dimension", kind="figure", build=build)
+REPORT = figure_report("dimensions", "Change against the base by dimension", draw)

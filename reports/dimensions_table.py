@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from kore_bench.report import Report
-from kore_bench.results import RunFolder
-
-from .summary import DIMENSIONS, Row, Summary, summarise
-from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, signed, write_table
+from .summary import DIMENSIONS, Row, Summary
+from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, signed, table_report
 
 _SHOWN = (*DIMENSIONS, "K.R")
 
@@ -30,11 +27,9 @@ def table(summary: Summary) -> Table:
 CLEAR = "{} marks a change whose 95 % interval (paired bootstrap over the same questions) leaves out 0."
 
 
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``tables/dimensions.csv`` and ``tables/dimensions.md``."""
-    summaries = summarise(run)
-    rows = [{**identity(row), **columns_of(row, _SHOWN)} for summary in summaries for row in summary.rows]
-    return write_table(folder, "dimensions", [table(summary) for summary in summaries], rows)
+def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
+    """Return the CSV's lines: every dimension and K.R with interval, spread, n and change."""
+    return [{**identity(row), **columns_of(row, _SHOWN)} for summary in summaries for row in summary.rows]
 
 
 def _cell(row: Row, name: str) -> Cell:
@@ -44,4 +39,7 @@ def _cell(row: Row, name: str) -> Cell:
     )
 
 
-REPORT = Report(name="dimensions-table", title="The seven retention dimensions", kind="table", build=build)
+REPORT = table_report(
+    "dimensions-table", "The seven retention dimensions", "dimensions",
+    tables=lambda summary: [table(summary)], figures=figures,
+)  # fmt: skip

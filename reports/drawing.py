@@ -6,7 +6,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kore_bench.report import Report
 from kore_bench.results import RunFolder, write_text
 
 from .summary import Summary, summarise
@@ -116,9 +117,29 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def build_pictures(
-    run: RunFolder, folder: Path, name: str, draw: Callable[[RunFolder, Summary], Picture | None]
-) -> list[Path]:
+Draw = Callable[[RunFolder, Summary], Picture | None]
+"""Draws one model's part of a run, None where it has nothing to show."""
+
+
+def figure_report(name: str, title: str, draw: Draw) -> Report:
+    """Return the report of a figure; its files are ``figures/<name>.svg`` and ``.png``."""
+    return Report(
+        name=name,
+        title=title,
+        kind="figure",
+        build=lambda run, folder: build_pictures(run, folder, name, draw),
+        draw=lambda run: [picture.figure for _, picture in pictures(run, summarise(run), draw)],
+    )
+
+
+def pictures(run: RunFolder, summaries: Sequence[Summary], draw: Draw) -> list[tuple[Summary, Picture]]:
+    """Return what ``draw`` draws of each model, in this look whatever the user's own matplotlib settings are."""
+    with _style():
+        drawn = [(summary, draw(run, summary)) for summary in summaries]
+    return [(summary, picture) for summary, picture in drawn if picture is not None]
+
+
+def build_pictures(run: RunFolder, folder: Path, name: str, draw: Draw) -> list[Path]:
     """Write ``figures/<name>.svg`` and ``.png``, or one pair a model where the run has several.
 
     A figure that an earlier build left and that this run no longer has is removed.
@@ -128,11 +149,9 @@ def build_pictures(
             stale.unlink()
     files: list[Path] = []
     summaries = summarise(run)
-    with _style():
-        for summary in summaries:
-            picture = draw(run, summary)
-            if picture is not None:
-                files += _save(picture, folder / "figures", stem(name, summary.model, len(summaries) > 1))
+    for summary, picture in pictures(run, summaries, draw):
+        with _style():
+            files += _save(picture, folder / "figures", stem(name, summary.model, len(summaries) > 1))
     return files
 
 

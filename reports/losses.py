@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
-from .drawing import GRID, Picture, build_pictures, look, panels, plain
+from .drawing import GRID, Picture, figure_report, look, panels, plain
 from .summary import Row, Summary
 
 Curve = Sequence[tuple[float, float]]
@@ -60,11 +58,6 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
     )
 
 
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``figures/losses.svg`` and ``.png``."""
-    return build_pictures(run, folder, "losses", draw)
-
-
 def _curves(run: RunFolder, row: Row) -> list[Curve]:
     found = (_smooth(run.training_log(record)) for record in row.done)
     return [curve for curve in found if curve]
@@ -88,4 +81,4 @@ def _lines(axes: Axes, curves: Sequence[Curve], colour: str, width: float, order
         axes.plot(steps, values, color=colour, linewidth=width, zorder=order)
 
 
-REPORT = Report(name="losses", title="Training-loss curves", kind="figure", build=build)
+REPORT = figure_report("losses", "Training-loss curves", draw)

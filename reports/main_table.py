@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from kore_bench.report import Report
-from kore_bench.results import RunFolder
-
-from .summary import MEASURES, Row, Summary, summarise
-from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, write_table
+from .summary import MEASURES, Row, Summary
+from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, table_report
 
 _SHOWN = ("K.A", "K.R", "Avg")
 _SKILLS = ("K.R calibrated", "K.R held-out", "old-facts")
@@ -34,17 +31,18 @@ def table(summary: Summary) -> Table:
     )
 
 
-def figures(row: Row) -> dict[str, object]:
-    """Return the row's CSV columns: every measure with interval, spread, n and change, then HARS."""
-    hars = "" if row.hars is None else row.hars
-    return {**identity(row), **columns_of(row, MEASURES), "HARS": hars, "HARS note": row.hars_note}
-
-
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``tables/main.csv`` and ``tables/main.md``."""
-    summaries = summarise(run)
-    rows = [figures(row) for summary in summaries for row in summary.rows]
-    return write_table(folder, "main", [table(summary) for summary in summaries], rows)
+def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
+    """Return the CSV's lines: every measure with interval, spread, n and change, then HARS."""
+    return [
+        {
+            **identity(row),
+            **columns_of(row, MEASURES),
+            "HARS": "" if row.hars is None else row.hars,
+            "HARS note": row.hars_note,
+        }
+        for summary in summaries
+        for row in summary.rows
+    ]
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:
@@ -78,4 +76,7 @@ def _skill_cell(row: Row, name: str) -> Cell:
     return Cell(cell.text, signed(row.change[name])) if name in row.change else Cell(cell.text)
 
 
-REPORT = Report(name="main-table", title="Adaptation, retention, Avg and HARS", kind="table", build=build)
+REPORT = table_report(
+    "main-table", "Adaptation, retention, Avg and HARS", "main",
+    tables=lambda summary: [table(summary)], figures=figures, shown=(*_SHOWN, "HARS", *_SKILLS),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page with everything: no script, nothing loaded, light and dark."""
+"""report.html: one self-contained page with everything: nothing loaded, one script and one style of known hashes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from string import Template
 from kore_bench.report import Report
 from kore_bench.results import RunFolder, write_text
 
-from .content import Block, Bullets, Heading, Paragraph, Shown, content, title_of
+from .browser import HEADING, browser
+from .content import DATA, Block, Bullets, Heading, Paragraph, Shown, content, title_of
 from .drawing import GRID, INK, MUTED, PAPER
 from .summary import summarise
 from .tabular import Cell, Table
@@ -21,12 +22,18 @@ from .tabular import Cell, Table
 _DARK = {INK: "#e6e8eb", MUTED: "#a3acb9", GRID: "#3a414b", PAPER: "#15181c"}
 """What figures take for their colours of text, lines and ground in dark mode: those of page.css."""
 
+_SCRIPTS = ("data", "state", "filters", "list", "question", "browser", "tables")
+_MARKS = {"": "{}", "best": "<b>{}</b>", "next": '<b class="next">{}</b>', "aside": "<i>{}</i>"}
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
+_FIGURE = re.compile(r"([+\N{MINUS SIGN}-]?\d[\d\s,]*(?:\.\d+)?(?:e[+-]?\d+)?)\s*(k|M|G|MiB|GiB)?(?![\w.])")
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 def render(block: Block) -> str:
     """Return one block in HTML; everything that comes from records is escaped."""
     match block:
         case Heading(text):
-            return f'<h2 id="{_anchor(text)}">{escape(text)}</h2>'
+            return f'<h2 id="{_anchor(text)}">{_text(text)}</h2>'
         case Paragraph(text, lead):
             return f"<p>{f'<b>{_text(lead)}</b> ' if lead else ''}{_text(text)}</p>"
         case Bullets(items):
@@ -54,23 +61,50 @@ def themed(svg: str) -> str:
 def build(run: RunFolder, folder: Path) -> list[Path]:
     """Write ``report.html``."""
     blocks = content(run, folder)
-    templates = resources.files(__package__) / "templates"
-    style = (templates / "page.css").read_text(encoding="utf-8")
-    page = Template((templates / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title_of(run)),
-        lead=escape(_lead(run)),
+    middle = blocks.index(Heading(DATA))
+    halves = (blocks[:middle], blocks[middle:])
+    questions = browser(run)
+    body = ["\n".join(map(render, halves[0])), questions, "\n".join(map(render, halves[1]))]
+    before, after = ([block.text for block in part if isinstance(block, Heading)] for part in halves)
+    titles = [*before, *([HEADING] if questions else []), *after]
+    style, script = _template("page.css"), _script()
+    page = Template(_template("page.html")).substitute(
+        title=_text(title_of(run)),
+        lead=_text(_lead(run)),
         style=style,
-        hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        contents="\n".join(
-            f'<li><a href="#{_anchor(block.text)}">{escape(block.text)}</a></li>'
-            for block in blocks
-            if isinstance(block, Heading)
-        ),
-        body="\n".join(map(render, blocks)),
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        contents="\n".join(f'<li><a href="#{_anchor(text)}">{_text(text)}</a></li>' for text in titles),
+        body="\n".join(body),
     )
     file = folder / "report.html"
     write_text(file, page)
     return [file]
+
+
+def sort_value(text: str) -> float | None:
+    """Return the figure that a cell's text begins with (``62.1 ± 1.3``, ``82.0 k``, ``1.19 GiB``), None for another."""
+    found = _FIGURE.match(text)
+    if found is None:
+        return None
+    digits = re.sub(r"[\s,]", "", found[1]).replace("\N{MINUS SIGN}", "-")
+    return float(digits) * _UNITS[found[2] or ""]
+
+
+def _template(name: str) -> str:
+    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """Return the page's script: the parts in order, in a scope of their own."""
+    parts = "\n".join(_template(f"{name}.js") for name in _SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}\nstartTables();\nstartBrowser();\n}})();\n'
+
+
+def _hash(text: str) -> str:
+    """Return what a content-security policy calls this inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _lead(run: RunFolder) -> str:
@@ -84,8 +118,8 @@ def _lead(run: RunFolder) -> str:
 
 
 def _text(text: str) -> str:
-    """Return escaped text whose percent signs stay with their figures."""
-    return escape(text).replace(" %", "&nbsp;%")
+    """Return escaped text: percent signs stay with their figures, marks that turn the direction of text are shown."""
+    return _BIDI.sub(lambda mark: f"[U+{ord(mark[0]):04X}]", escape(text)).replace(" %", "&nbsp;%")
 
 
 def _anchor(text: str) -> str:
@@ -94,20 +128,24 @@ def _anchor(text: str) -> str:
 
 def _table(table: Table) -> str:
     def tag(index: int, cell: Cell) -> str:
-        text = escape(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
+        text = _MARKS[cell.mark].format(_text(cell.text)) + (f"<small>{_text(cell.note)}</small>" if cell.note else "")
         if index == 0:
             return f'<th scope="row">{text}</th>'
-        word = table.header[index] in table.words
-        kind = "word wide" if word and len(cell.text) > 60 else "word" if word else ""
-        return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
+        if table.header[index] in table.words:
+            return f'<td class="word{" wide" if len(cell.text) > 60 else ""}">{text}</td>'
+        value = sort_value(cell.text)
+        return f"<td>{text}</td>" if value is None else f'<td data-value="{value:.10g}">{text}</td>'
 
     head = "".join(
-        f'<th scope="col"{" class=word" if name in table.words else ""}>{escape(name)}</th>' for name in table.header
+        f'<th scope="col"{" class=word" if name in table.words else ""}>{_text(name)}</th>' for name in table.header
     )
-    rows = "\n".join(f"<tr>{''.join(tag(index, cell) for index, cell in enumerate(row))}</tr>" for row in table.rows)
+    rows = "\n".join(
+        f"<tr{' class=part' if number in table.parts else ''}>{''.join(map(tag, range(len(row)), row))}</tr>"
+        for number, row in enumerate(table.rows)
+    )
     notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{escape(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll" tabindex="0"><table class="sortable"><caption>{_text(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>{notes}"
     )
 

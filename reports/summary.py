@@ -5,16 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from kore_bench.measures import Score, avg, bootstrap_mean_of_means, hars, kr, over_seeds, paired_difference
 from kore_bench.results import Cost, Record, RunFolder
 
+from .answers import State, answers_of, state_of
+
 DIMENSIONS = ("COM", "OCR", "M-DIS", "INS", "M-IDU", "MAT", "HAL")
 """The seven retention dimensions, in the paper's order."""
+
+BENCHMARKS = {
+    "COM": ("MME", "MMBench"),
+    "OCR": ("SEEDBench2-Plus", "OCRVQA"),
+    "M-DIS": ("ScienceQA", "MMMU"),
+    "INS": ("MIA-Bench",),
+    "M-IDU": ("MMDU",),
+    "MAT": ("MathVista", "MathVision"),
+    "HAL": ("POPE", "HallusionBench"),
+}
+"""Dimension -> the paper's benchmarks of it; a task may give scores of these names."""
 
 TASKS = {
     **dict.fromkeys(("K.A", "CEM", "F1", "CEM repaired", "unreachable"), "adaptation"),
@@ -38,14 +52,6 @@ MEASURES = (
 """Every measure that a summary holds where the records give it; Avg is computed here."""
 
 _PHASES = ("load", "data", "measure", "adapt", "train", "save", "evaluate")
-
-
-class Answer(NamedTuple):
-    """How right a row's answers to one question are (0 to 1), what it depends on jointly, and its dimension."""
-
-    correct: float
-    group: str
-    type: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class Row:
         The interval is Student's t over seeds. Where there is one seed, or every seed gave the same figure (nothing
         was repeated, as for the base), it is the cell's own bootstrap interval.
         """
-        return {name: _mean(found) for name in MEASURES if (found := self.over(name))}
+        names = (*MEASURES, *(name for benchmarks in BENCHMARKS.values() for name in benchmarks))
+        return {name: _mean(found) for name in names if (found := self.over(name))}
 
     @cached_property
     def spread(self) -> dict[str, float]:
@@ -156,17 +163,13 @@ class Row:
         return {name for name, score in self.against_base.items() if score.low > 0 or score.high < 0}
 
     @cached_property
-    def answers(self) -> dict[str, dict[str, Answer]]:
-        """Task -> question id -> how right the answers are, mean over the finished seeds; from the predictions."""
-        found: dict[str, dict[str, Answer]] = {}
-        for task in ("adaptation", "retention"):
-            rows = [row for record in self.done for row in self.run.predictions(record, task)]
-            values: dict[str, list[float]] = {}
-            for row in rows:
-                values.setdefault(row["id"], []).append(row["correct"])
-            labels = {row["id"]: (row.get("group") or row["id"], row.get("type", "")) for row in rows}
-            found[task] = {id: Answer(sum(right) / len(right), *labels[id]) for id, right in values.items()}
-        return found
+    def correct(self) -> dict[str, NDArray[np.float64]]:
+        """Task -> how right the answers to each question are (0 to 1, NaN where there is none), mean over the seeds.
+
+        The questions stand in the order of `answers_of` for the row's run and model.
+        """
+        cells = [self.run.name_of(record) for record in self.done]
+        return {task: answers.mean(cells) for task, answers in answers_of(self.run, self.model).items()}
 
     def start(self, record: Record, measure: str) -> float | None:
         """Return what this row, the base, scores on ``measure`` for comparison with ``record``."""
@@ -246,10 +249,15 @@ class Summary:
 
 
 def summarise(run: RunFolder) -> list[Summary]:
-    """Return one summary a model, models and methods in the plan's order."""
+    """Return one summary a model, models and methods in the plan's order; reports of one state of a run share them."""
+    return list(_summaries(run, state_of(run)))
+
+
+@lru_cache(maxsize=1)
+def _summaries(run: RunFolder, state: State) -> tuple[Summary, ...]:
     records = run.records()
     models = dict.fromkeys(record.model for record in records)
-    return [_summary(run, model, [record for record in records if record.model == model]) for model in models]
+    return tuple(_summary(run, model, [record for record in records if record.model == model]) for model in models)
 
 
 def unfinished(run: RunFolder) -> list[str]:
@@ -269,23 +277,25 @@ def paired(one: Row, other: Row) -> dict[str, Score]:
     say what other questions would give, not what other seeds would. Holds no measure whose predictions are not there.
     """
     found: dict[str, Score] = {}
-    if facts := _shared(one, other, "adaptation"):
-        ours, theirs = [one.correct for one, _ in facts], [other.correct for _, other in facts]
-        found["K.A"] = paired_difference(ours, theirs, [answer.group for answer, _ in facts])
-    shared = _shared(one, other, "retention")
-    parts = {
-        name: [one.correct - other.correct for one, other in shared if one.type == name]
-        for name in DIMENSIONS
-        if any(answer.type == name for answer, _ in shared)
-    }
+    facts, groups, _ = _differences(one, other, "adaptation")
+    if len(facts):
+        found["K.A"] = paired_difference(facts.tolist(), [0.0] * len(facts), groups.tolist())
+    retained, _, types = _differences(one, other, "retention")
+    parts = {name: part for name in DIMENSIONS if len(part := retained[types == name])}
     if parts:
         found["K.R"] = bootstrap_mean_of_means(parts)
     return found | {name: bootstrap_mean_of_means({name: part}) for name, part in parts.items()}
 
 
-def _shared(one: Row, other: Row, task: str) -> list[tuple[Answer, Answer]]:
-    theirs = other.answers[task]
-    return [(answer, theirs[id]) for id, answer in one.answers[task].items() if id in theirs]
+def _differences(one: Row, other: Row, task: str) -> tuple[NDArray[np.float64], NDArray[np.str_], NDArray[np.str_]]:
+    """Return ``one`` minus ``other`` on the questions that both answered, with the questions' groups and types."""
+    nothing = np.array([], dtype=np.str_)
+    if task not in one.correct or task not in other.correct:
+        return np.array([]), nothing, nothing
+    difference = one.correct[task] - other.correct[task]
+    kept = ~np.isnan(difference)
+    answers = answers_of(one.run, one.model)[task]
+    return difference[kept], answers.groups[kept], answers.types[kept]
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
@@ -306,7 +316,9 @@ def in_order(phases: Iterable[str]) -> list[str]:
 
 def score_of(record: Record, measure: str) -> Score | None:
     """Return a record's score of ``measure``, from the task that gives it; None where it was not measured."""
-    return _avg(record) if measure == "Avg" else record.scores.get(TASKS[measure], {}).get(measure)
+    if measure == "Avg":
+        return _avg(record)
+    return record.scores.get(TASKS[measure], {}).get(measure) if measure in TASKS else record.score(measure)
 
 
 def old_skills(record: Record) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from kore_bench.report import Report
 from kore_bench.results import RunFolder
 
-from .drawing import MUTED, PAPER, Picture, build_pictures, look, new_figure, plain
+from .drawing import MUTED, PAPER, Picture, figure_report, look, new_figure, plain
 from .labels import place_labels
 from .summary import Row, Summary, pareto
 
@@ -55,11 +53,6 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
         + (f"; in-context ceiling K.A {ceiling.scores['K.A'].value:.1f}" if ceiling else "") + ".",
         figure=figure,
     )  # fmt: skip
-
-
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``figures/tradeoff.svg`` and ``.png``."""
-    return build_pictures(run, folder, "tradeoff", draw)
 
 
 def _point(axes: Axes, row: Row) -> None:
@@ -141,4 +134,4 @@ def _caption(summary: Summary, rows: list[Row], base: Row | None, ceiling: Row |
     return text + " The axes do not start at zero."
 
 
-REPORT = Report(name="tradeoff", title="Adaptation against retention", kind="figure", build=build)
+REPORT = figure_report("tradeoff", "Adaptation against retention", draw)

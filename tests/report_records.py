@@ -168,8 +168,15 @@ def _predict(run: RunFolder, name: str, record: Record) -> None:
             share = record.scores[task][kind or "K.A"].value / 100
             order = random.Random(f"difficulty/{kind}").sample(range(count), count)
             for number in range(count):
-                row = {"id": f"{task}-{kind}-{number}", "type": kind, "group": "" if kind else f"item-{number // 5}"}
-                rows.append(row | {"correct": float(order[number] < share * count)})
+                right = order[number] < share * count
+                row: dict[str, Any] = {
+                    "id": f"{task}-{kind}-{number}",
+                    "type": kind,
+                    "group": "" if kind else f"item-{number // 5}",
+                }
+                row |= {"images": [f"images/{number % 3}.png"], "text": f"What is {number}?\nAnswer in a word."}
+                row |= {"answer": f"gold {number}", "prediction": f"gold {number}" if right else "nothing"}
+                rows.append(row | {"correct": float(right)})
         write_lines(run.cell(name) / "predictions" / f"{task}.jsonl", rows)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import importlib
 import json
 import math
@@ -12,9 +10,7 @@ import pkgutil
 import re
 import shutil
 import statistics
-import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,7 @@ import kore_bench.reports
 from kore_bench.errors import UserError
 from kore_bench.measures import Score, hars
 from kore_bench.report import Report, build_all
-from kore_bench.reports import drawing, learning_rates, losses, page, tradeoff, wording
+from kore_bench.reports import drawing, learning_rate_paths, learning_rates, losses, page, tradeoff, trials, wording
 from kore_bench.reports.labels import place_labels
 from kore_bench.reports.summary import (
     DIMENSIONS,
@@ -294,22 +290,24 @@ def test_without_a_gain_hars_says_so(one: RunFolder) -> None:
 
 def test_without_tuning_there_is_no_curve_and_no_stale_one(tmp_path: Path) -> None:
     run = records.write_run(tmp_path, methods=("lora", "ewc"))
-    files = learning_rates.REPORT.build(run, run.path)
-    assert len(files) == 4
-    (run.path / "tuning.json").unlink()
-    assert learning_rates.REPORT.build(run, run.path) == []
-    assert not any(file.exists() for file in files)
+    for report in (learning_rates.REPORT, learning_rate_paths.REPORT):
+        files = report.build(run, run.path)
+        assert [file.name for file in files] == [f"{report.name}.svg", f"{report.name}.png"]
+        tuning = (run.path / "tuning.json").rename(run.path / "tuning.kept")
+        assert report.build(run, run.path) == []
+        assert not any(file.exists() for file in files)
+        tuning.rename(run.path / "tuning.json")
 
 
 def test_the_whole_tuning_curve_is_drawn(one: RunFolder) -> None:
     summary = summarise(one)[0]
-    ewc = next(found for found in learning_rates.tuned(one, summary) if found.method == "ewc")
+    ewc = next(found for found in trials.tuned(one, summary) if found.method == "ewc")
     assert [trial["learning_rate"] for trial in ewc.chosen] == list(records.RATES)
     assert len(ewc.others) == 1
     assert ewc.best is not None
     assert ewc.best["Avg"] == max(trial["Avg"] for trial in ewc.chosen + ewc.others[0])
     assert ewc.setting == "strength = 1.0"
-    picture = learning_rates.draw_rates(one, summary)
+    picture = learning_rates.draw(one, summary)
     assert picture is not None
     for trial in ewc.chosen:
         assert f"{trial['Avg']:.1f} at {trial['learning_rate']:g}" in picture.alt
@@ -388,7 +386,7 @@ def test_trials_without_figures_are_left_out(tmp_path: Path) -> None:
         trial["K.A"] = None
     entries[1]["trials"][0]["Avg"] = math.nan
     (run.path / "tuning.json").write_text(json.dumps(entries))
-    [found] = learning_rates.tuned(run, summarise(run)[0])
+    [found] = trials.tuned(run, summarise(run)[0])
     assert found.method == "ewc"
     assert [trial["learning_rate"] for trial in found.chosen] == list(records.RATES[1:])
 
@@ -462,30 +460,6 @@ def test_labels_do_not_collide(count: int) -> None:
 # --- hostile texts ---
 
 
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.sources: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-
-
-def test_the_page_is_inert(hostile: RunFolder) -> None:
-    text = (hostile.path / "report.html").read_text(encoding="utf-8")
-    parsed = _Tags()
-    parsed.feed(text)
-    assert not parsed.tags & {"script", "iframe", "object", "link", "b onerror"}
-    assert not any(name.startswith("on") or name == "style" for name in parsed.attributes)
-    assert all(source.startswith(("data:image/svg+xml;base64,", "#")) for source in parsed.sources)
-    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;script&gt;" in text
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text
-
-
 def test_figures_carry_hostile_names_as_text(hostile: RunFolder) -> None:
     for file in (hostile.path / "figures").glob("*.svg"):
         text = file.read_text(encoding="utf-8")
@@ -498,45 +472,3 @@ def test_markdown_shows_hostile_texts_as_they_are(hostile: RunFolder) -> None:
     text = (hostile.path / "report.md").read_text(encoding="utf-8")
     assert not re.search(r"<\w", text)
     assert escape_markdown("a|b\n<i> *c* _d_ `e` [f] $g$") == r"a\|b &lt;i&gt; \*c\* \_d\_ \`e\` \[f\] \$g\$"
-
-
-def test_the_policy_allows_the_style_and_nothing_else(one: RunFolder) -> None:
-    text = (one.path / "report.html").read_text(encoding="utf-8")
-    style = text.split("<style>")[1].split("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    assert f'content="{policy}"' in text
-
-
-def test_figures_in_the_page_follow_the_readers_mode() -> None:
-    svg = page.themed(f'<svg role="img" width="1pt"><path style="fill: {drawing.INK}"/></svg>')
-    assert "prefers-color-scheme:dark" in svg
-    assert svg.endswith('<path style="fill: var(--c0)"/></svg>')
-
-
-# --- a real browser ---
-
-
-def _shot(browser: str, page: Path, target: Path, width: int, *more: str) -> tuple[np.ndarray[Any, Any], str]:
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-    command += [f"--user-data-dir={target.with_suffix('.profile')}", f"--window-size={width},1600", *more]
-    command += ["--enable-logging=stderr", f"--screenshot={target}", page.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    with Image.open(target) as image:
-        return np.asarray(image.convert("L"), dtype=np.float64), result.stderr
-
-
-def test_a_browser_shows_the_page_in_light_and_dark(one: RunFolder, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium on this machine: the page is not looked at in a browser")
-    file = one.path / "report.html"
-    light, log = _shot(browser, file, tmp_path / "light.png", 1280)
-    dark, _ = _shot(browser, file, tmp_path / "dark.png", 1280, "--force-dark-mode")
-    assert "Content Security Policy" not in log
-    assert np.median(light) > 250
-    assert np.median(dark) < 40
-    figure = (slice(400, 1000), slice(150, 900))  # where the trade-off stands, below the first sentence
-    assert light[figure].std() > 10
-    assert np.median(dark[figure]) < 40
