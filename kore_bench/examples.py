@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,7 @@ class Knowledge:
 
     ``old`` maps each skill to samples of old knowledge for calibration, Fisher information and replay; ``retention``
     and ``old_facts`` are empty where the folder has no such file. ``digest`` is the SHA-256 over the folder's files.
+    ``unpacked`` are folders outside of ``root`` that hold images, such as those of its archives.
     """
 
     root: Path
@@ -101,3 +102,14 @@ class Knowledge:
     retention: tuple[Question, ...] = ()
     old_facts: tuple[Question, ...] = ()
     old: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    unpacked: tuple[Path, ...] = ()
+
+    def name_of(self, image: Path) -> str:
+        """Return the name of an image in the folder, as a record gives it."""
+        return name_of(image, (self.root, *self.unpacked))
+
+
+def name_of(image: Path, folders: Iterable[Path]) -> str:
+    """Return an image's path below the first of ``folders`` that holds it; its bare name where none does."""
+    inside = next((folder for folder in folders if image.is_relative_to(folder)), image.parent)
+    return image.relative_to(inside).as_posix()

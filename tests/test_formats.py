@@ -139,7 +139,7 @@ def test_sidecars_are_optional(root: Path) -> None:
         (root / name).unlink()
     knowledge = read_knowledge(str(root))
     assert (knowledge.retention, knowledge.old_facts, knowledge.old) == ((), (), {})
-    assert (knowledge.items[0].name, knowledge.items[0].type) == ("Nova", "")
+    assert (knowledge.items[0].name, knowledge.items[0].type) == ("Nova", "robot")  # the type of its question
 
 
 def test_genuine_evoke_rows(tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_genuine_evoke_rows(tmp_path: Path) -> None:
     ("image", "kind", "group"),
     [
         ("eval/photo_1.png", "wiki", "7"),  # a number alone does not make an entity
-        ("eval/Zed film_x.png", "wiki", "7"),
-        ("eval/Zed film_12.png", "wiki", "Zed film"),
-        ("cnn_3/Zed film_12.png", "wiki", "Zed film"),
+        ("eval/Yon film_x.png", "wiki", "7"),
+        ("eval/Yon film_12.png", "wiki", "Yon film"),
+        ("cnn_3/Yon film_12.png", "wiki", "Yon film"),
         ("cnn_3/Zed_1.png", "news", "cnn_3"),
         ("news/Zed_1.png", "news", "7"),
     ],
@@ -221,8 +221,8 @@ BAD_FIELDS: list[tuple[str, int, str, Callable[[Row], object], str]] = [
     (INJECTION, 1, "image", put("image", "items"), "no file 'items' in "),
     (INJECTION, 1, "image", put("image", "items/1.png\0"), "expected one relative path"),
     (INJECTION, 1, "image", put("image", "x" * 5000), "no file 'xxx"),
-    (INJECTION, 1, "image", put("image", "/etc/passwd"), "'/etc/passwd' leads out of the knowledge folder"),
-    (INJECTION, 1, "image", put("image", "items/../../x.png"), "'items/../../x.png' leads out of the knowledge"),
+    (INJECTION, 1, "image", put("image", "/etc/passwd"), "'/etc/passwd' leads out of the data folder"),
+    (INJECTION, 1, "image", put("image", "items/../../x.png"), "'items/../../x.png' leads out of the data"),
     (INJECTION, 1, "name", put("name", 5), "expected text without <image>, found 5"),
     (
         INJECTION,
@@ -294,7 +294,7 @@ BAD_FIELDS: list[tuple[str, int, str, Callable[[Row], object], str]] = [
         "expected one of COM, OCR, M-DIS, INS, M-IDU, MAT, HAL, found 'MATH'; ",
     ),
     (RETENTION, 1, "type", lambda row: row.pop("type"), "missing, the row has "),
-    (OLD_FACTS, 0, "image", put("image", "../world/eval/1.png"), "leads out of the knowledge folder"),
+    (OLD_FACTS, 0, "image", put("image", "../world/eval/1.png"), "leads out of the data folder"),
     (OLD, 2, "skill", put("skill", "OLD"), "expected one of COM, OCR, M-DIS, INS, M-IDU, MAT, HAL, found 'OLD'; "),
     (OLD, 2, "image", put("image", {}), "expected a relative path or a list of them, found {}"),
     (OLD, 1, "conversations[2].value", said(2, value="<image> Sure?"), "expected 0 <image>"),
@@ -353,7 +353,7 @@ def test_a_bad_file_is_named_with_its_line(root: Path, name: str, content: bytes
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (lambda text: text[:-2], "line 4, column 1: expected ',' or ']', found the end"),
+        (lambda text: text[:-2], "line 4, column 1: expected ',' or ']', found the end; the file may be cut off"),
         (lambda text: text + "[]", "line 5, column 1: expected the end, found '['"),
         (lambda text: text.replace("},\n", "}\n"), "line 3, column 1: expected ',' or ']', found '{'"),
         (lambda text: text.replace("\n]", ",\n]"), "line 4, column 1: not valid JSON (Expecting value)"),
