@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from kore_bench.errors import UserError
@@ -56,11 +58,16 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One model: ``path`` is a folder or a hub id, ``revision`` pins the latter.
+    """One model: ``path`` is a folder or a hub id; ``revision`` is the latter's commit (empty: the newest one).
 
-    ``rank`` is LoRA's rank, whose trainable parameters set the budget that other ranks match; ``dropout`` is LoRA's. ``learning_rates`` are
-    the untuned rates by adapter kind; ``tuning_rates`` the grid that ``kore-bench tune`` tries first. ``memory`` is
-    the least memory in GiB that a cell needs.
+    What makes scores comparable is part of the card: ``chat_template`` (Jinja; empty: the checkpoint's own),
+    ``image_padding`` (``square`` pads a picture with the processor's mean colour, as LLaVA-1.5 does, where the stock
+    processor would crop it), ``max_pixels`` (0: the processor's own limit). ``weights`` = ``random`` draws them from
+    a fixed seed, for tests and for timing. ``rank`` is LoRA's rank, whose trainable parameters set the budget that
+    other ranks match; ``dropout`` is LoRA's. ``learning_rates`` are the untuned rates by adapter kind;
+    ``tuning_rates`` the grid that ``kore-bench tune`` tries first. ``gradient_batch_size`` examples are read at once
+    where a Fisher matrix is measured, which keeps every activation. ``memory`` is the least memory in GiB that a cell
+    needs. Fields in `SETTABLE` can be set by ``--set model.FIELD=VALUE``.
     """
 
     name: str
@@ -68,13 +75,45 @@ class ModelCard:
     path: str
     revision: str = ""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    weights: Literal["checkpoint", "random"] = "checkpoint"
+    chat_template: str = ""
+    image_padding: Literal["none", "square"] = "none"
+    max_pixels: int = 0
     rank: int = 128
     dropout: float = 0.05
     train: TrainSettings = field(default_factory=TrainSettings)
     learning_rates: dict[str, float] = field(default_factory=lambda: {"full": 2e-5, "lora": 2e-4})
     tuning_rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
     evaluation_batch_size: int = 16
+    gradient_batch_size: int = 1
     memory: float = 40.0
+
+    def check(self) -> None:
+        """Raise UserError where a field is out of range."""
+        if min(self.rank, self.evaluation_batch_size, self.gradient_batch_size) < 1:
+            raise UserError("model.rank, model.evaluation_batch_size and model.gradient_batch_size must be at least 1")
+        if self.max_pixels < 0 or not 0 <= self.dropout < 1:
+            raise UserError("model.max_pixels must not be negative, and model.dropout must be from 0 to below 1")
+
+
+SETTABLE = (
+    "path", "revision", "dtype", "weights", "image_padding", "max_pixels", "rank", "dropout", "evaluation_batch_size",
+    "gradient_batch_size",
+)  # fmt: skip
+"""Fields of a model's card that ``--set model.FIELD=VALUE`` may change."""
+
+
+def card_of(model: str) -> ModelCard | None:
+    """Return a card with the paper's settings for a folder or a hub id (``owner/name``), or None for a plain name.
+
+    Its name is the folder's or the id's last part; everything else is found in the model itself when it is loaded.
+    """
+    folder = Path(model)
+    if "/" not in model and not folder.is_dir():
+        return None
+    local = folder.is_dir()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name if local else folder.name)
+    return ModelCard(name=name.lower(), summary=f"image-text model in {model}", path=model)
 
 
 def parse_setting(owner: Any, name: str, text: str, option: str) -> Any:

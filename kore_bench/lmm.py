@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from kore_bench.anatomy import block_linears, check_adaptable, decoder_blocks, projector, projector_name
 from kore_bench.card import ModelCard
+from kore_bench.chat import IGNORED, Chat
 from kore_bench.component import AdapterSpec
 from kore_bench.errors import UserError
 from kore_bench.examples import Example, Turn
+from kore_bench.rows import Rows
+from kore_bench.source import load_processor, load_weights, skeleton
 
-IGNORED = -100  # the label of a token without loss
+__all__ = ["ADAPTER", "FULL_WEIGHTS", "IGNORED", "LMM", "layer_shapes"]
+
 ADAPTER = "default"
 FULL_WEIGHTS = "trained.safetensors"
-_IMAGE_CACHE_BYTES = 256 * 2**20
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class LMM:
@@ -40,10 +45,9 @@ class LMM:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.card = card
-        self.max_length = max_length or card.train.max_length
-        self._images: dict[Path, dict[str, torch.Tensor]] = {}
-        self._image_bytes = 0
+        self.chat = Chat(processor, card, max_length or card.train.max_length)
         self._start: list[torch.Tensor] = []
+        self._carried = sys.maxsize  # the largest batch that the memory carries, as far as is known
 
     @classmethod
     def load(cls, card: ModelCard, max_length: int | None = None) -> LMM:
@@ -51,17 +55,8 @@ class LMM:
 
         Raises UserError where the folder or checkpoint cannot be read.
         """
-        source: dict[str, Any] = {"revision": card.revision} if card.revision else {}
-        try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                card.path, dtype=getattr(torch, card.dtype), use_safetensors=True, trust_remote_code=False, **source
-            )
-            processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                card.path, trust_remote_code=False, **source
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"model {card.name} cannot be loaded from {card.path}: {_first_line(error)}") from error
-        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        model, processor = load_weights(card), load_processor(card)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, processor, card, max_length)
 
     @property
@@ -72,7 +67,7 @@ class LMM:
     @property
     def image_token(self) -> int:
         """Return the id of the token that stands for a piece of an image."""
-        return cast(int, self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
+        return self.chat.image_token
 
     @property
     def device(self) -> torch.device:
@@ -81,32 +76,40 @@ class LMM:
 
     def blocks(self) -> nn.ModuleList:
         """Return the decoder blocks of the language model."""
-        return cast(nn.ModuleList, self.base.get_decoder().layers)
+        return decoder_blocks(self.base)[1]
 
     def linears(self) -> dict[str, nn.Linear]:
         """Return the linear layers of the language model's blocks (under an adapter: the frozen base layers)."""
         return {
-            name: cast(nn.Linear, module.base_layer) if isinstance(module, LoraLayer) else module
-            for name, module in self._block_modules()
-            if isinstance(module, (nn.Linear, LoraLayer))
+            name: cast(nn.Linear, layer.base_layer) if isinstance(layer, LoraLayer) else layer
+            for name, layer in block_linears(self.base).items()
         }
 
     def lora_layers(self) -> dict[str, LoraLayer]:
         """Return the low-rank adapters by the name of the layer that each one adapts (empty without an adapter)."""
-        return {name: module for name, module in self._block_modules() if isinstance(module, LoraLayer)}
-
-    def _block_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        blocks = self.blocks()
-        root = next(name for name, module in self.base.named_modules() if module is blocks)
-        for name, module in blocks.named_modules():
-            if not re.search(r"\.(base_layer|lora_\w+)(\.|$)", name):  # the inside of an adapter
-                yield f"{root}.{name}", module
+        return {name: layer for name, layer in block_linears(self.base).items() if isinstance(layer, LoraLayer)}
 
     def projector(self) -> nn.Module | None:
         """Return the module between the vision tower and the language model, or None where the model has none."""
-        return next((module for name, module in self.base.named_modules() if _is_projector(name)), None)
+        return projector(self.base)
 
     # ---- adapters
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Hold what is trained in float32, and round it to its own dtype again afterwards.
+
+        Small steps on bfloat16 weights would be rounded away: at 0.02, its neighbours are 6e-5 apart.
+        """
+        trained = {value: value.dtype for value in self.model.parameters() if value.requires_grad}
+        for value in trained:
+            value.data = value.data.float()
+        try:
+            yield
+        finally:
+            for value, dtype in trained.items():
+                value.grad = None
+                value.data = value.data.to(dtype)
 
     def unfreeze(self, projector: bool) -> None:
         """Train the language model itself (embeddings and head too); the vision tower stays frozen."""
@@ -118,15 +121,14 @@ class LMM:
 
     def insert_lora(self, spec: AdapterSpec, projector: bool) -> None:
         """Insert a LoRA adapter into every linear layer of the language model's blocks; B starts at zero."""
-        names = list(self.linears())
-        leaves = sorted({name.rsplit(".", 1)[1] for name in names})
-        root = re.sub(r"\.\d+\..*", "", names[0])
+        leaves = sorted({name.rsplit(".", 1)[1] for name in self.linears()})
+        name = projector_name(self.base) if projector else ""
         config = LoraConfig(
             r=spec.rank,
             lora_alpha=cast(int, spec.alpha),
             lora_dropout=spec.dropout,
-            target_modules=rf"{re.escape(root)}\.\d+\..*\.({'|'.join(leaves)})",
-            modules_to_save=["multi_modal_projector"] if projector else None,
+            target_modules=rf"{re.escape(decoder_blocks(self.base)[0])}\.\d+\..*\.({'|'.join(leaves)})",
+            modules_to_save=[name] if name else None,
         )
         self.model = get_peft_model(self.model, config)
 
@@ -180,6 +182,7 @@ class LMM:
                     self.model.save_pretrained(start)
                     self._write_factors(trained_factors)
                     self.model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
+                self._add_whole_modules(folder / _ADAPTER_WEIGHTS)
             else:
                 self.model.save_pretrained(str(folder))
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
@@ -188,6 +191,12 @@ class LMM:
             save_file(trained, folder / FULL_WEIGHTS)
         for file in folder.iterdir():
             file.chmod(0o644)
+
+    def _add_whole_modules(self, file: Path) -> None:
+        """Add the projector to an adapter that PEFT has converted from its residual form, which keeps factors only."""
+        state = get_peft_model_state_dict(self.model)
+        whole = {name: value.contiguous() for name, value in state.items() if ".lora_" not in name}
+        save_file({**load_file(file), **whole}, file, metadata={"format": "pt"})
 
     def load_trained(self, folder: Path) -> None:
         """Put what `save` wrote onto this (clean) base; raises UserError where the folder holds neither form."""
@@ -208,85 +217,21 @@ class LMM:
 
         An answer's tokens run from the end of its prompt to the end of its turn, the end-of-turn mark included.
         """
-        messages: list[dict[str, Any]] = []
-        spans: list[tuple[int, int]] = []
-        for turn in turns:
-            messages.append(_user(turn.question, len(images) if not messages else 0))
-            start = len(self._render(messages, prompt=True))
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
-            spans.append((start, len(self._render(messages, prompt=False))))
-        ids, offsets = self._tokens(self._render(messages, prompt=False), images)
-        labels = [
-            token if any(start <= left < end for start, end in spans) and right > left else IGNORED
-            for token, (left, right) in zip(ids, offsets, strict=True)
-        ]
-        return {"input_ids": ids[: self.max_length], "labels": labels[: self.max_length]}
+        return self.chat.encode(turns, images)
 
     def prompt(self, text: str, images: Sequence[Path]) -> list[int]:
         """Return the token ids of one user turn, up to where the answer begins."""
-        return self._tokens(self._render([_user(text, len(images))], prompt=True), images)[0]
-
-    def _render(self, messages: list[dict[str, Any]], prompt: bool) -> str:
-        return cast(str, self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-
-    def _tokens(self, text: str, images: Sequence[Path]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Tokenise with character offsets, each image mark repeated for as many tokens as its picture takes."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        counts = iter(self._image_tokens(image) for image in images)
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        for token, offset in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            repeat = next(counts) if token == self.image_token else 1
-            ids += [token] * repeat
-            offsets += [tuple(offset)] * repeat
-        return ids, offsets
-
-    def _image_tokens(self, image: Path) -> int:
-        return int(self._pixels(image)["tokens"])
-
-    def _pixels(self, path: Path) -> dict[str, torch.Tensor]:
-        """Return the processed picture (``pixel_values`` and whatever the model wants beside it), cached by path."""
-        if path not in self._images:
-            with Image.open(path) as image:
-                picture = image.convert("RGB")
-            made = dict(self.processor.image_processor(images=[picture], return_tensors="pt"))
-            full = self.processor(text=self.processor.image_token, images=[picture])["input_ids"][0]
-            made["tokens"] = torch.tensor(list(full).count(self.image_token))
-            if self._image_bytes > _IMAGE_CACHE_BYTES:
-                self._images.clear()
-                self._image_bytes = 0
-            self._images[path] = made
-            self._image_bytes += sum(value.nbytes for value in made.values())
-        return self._images[path]
+        return self.chat.prompt(text, images)
 
     def collate(self, rows: Sequence[Mapping[str, Any]], *, left: bool = False) -> dict[str, torch.Tensor]:
         """Pad rows of ``input_ids``, ``images`` and (optional) ``labels`` into one batch on the CPU."""
-        width = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED, "attention_mask": 0}
-        batch: dict[str, torch.Tensor] = {}
-        for key in ("input_ids", "labels", "attention_mask"):
-            if key != "attention_mask" and key not in rows[0]:
-                continue
-            padded = []
-            for row in rows:
-                values = list(row[key]) if key in row else [1] * len(row["input_ids"])
-                gap = [fill[key]] * (width - len(values))
-                padded.append(gap + values if left else values + gap)
-            batch[key] = torch.tensor(padded)
-        pictures = [self._pixels(Path(image)) for row in rows for image in row["images"]]
-        for key in pictures[0] if pictures else ():
-            if key != "tokens":
-                batch[key] = torch.cat([picture[key] for picture in pictures])
-        return batch
+        return self.chat.collate(rows, left=left)
 
-    def rows(self, examples: Iterable[Example]) -> list[dict[str, Any]]:
-        """Return training rows: ``input_ids``, ``labels`` and ``images`` of each example."""
-        return [
-            {**self.encode(example.turns, example.images), "images": [str(image) for image in example.images]}
-            for example in examples
-        ]
+    def rows(self, examples: Sequence[Example]) -> Rows:
+        """Return training rows: ``input_ids``, ``labels`` and ``images`` of each example, made when asked for."""
+        return Rows(self.chat, examples)
 
-    def batches(self, examples: Iterable[Example], batch_size: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self, examples: Sequence[Example], batch_size: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
         """Yield batches of examples on the model's device, in order."""
         rows = self.rows(examples)
         size = batch_size or self.card.evaluation_batch_size
@@ -302,10 +247,16 @@ class LMM:
 
     @torch.inference_mode()
     def embed(self, paths: Sequence[Path]) -> np.ndarray:
-        """Return one vector a picture ``[len(paths), d]`` from the vision tower (mean over patches), float64."""
-        pixels = self.to_device(self.collate([{"input_ids": [0], "images": [path]} for path in paths]))
-        features = self.base.model.vision_tower(pixels["pixel_values"]).last_hidden_state
-        return cast(np.ndarray, features.mean(dim=1).double().cpu().numpy())
+        """Return one vector a picture ``[len(paths), d]`` from the vision tower (mean over patches), float64.
+
+        Pictures go through one by one, for vision towers return batches of them in forms of their own.
+        """
+        vectors = []
+        for path in paths:
+            pixels = self.to_device(self.chat.pixels(path))
+            features = self.base.model.get_image_features(**pixels, return_dict=True).last_hidden_state
+            vectors.append(features.flatten(0, -2).mean(dim=0).double().cpu().numpy())
+        return np.stack(vectors)
 
     # ---- text out
 
@@ -319,35 +270,53 @@ class LMM:
         progress: Callable[[int, int], None] = lambda done, total: None,
         given: Mapping[int, str] | None = None,
         keep: Callable[[Mapping[int, str]], None] = lambda answers: None,
+        share: tuple[int, int] = (0, 1),
     ) -> list[str]:
         """Answer prompts (text, images) greedily, in the given order.
 
         Prompts are sorted by length and padded on the left, so that a batch's answers equal one-at-a-time's. ``given``
         holds answers, by the prompt's index, that an earlier call passed to ``keep``, which is called with every new
         batch's. Batches are the same with and without them, so that an evaluation which goes on gives the same answers.
+        ``share`` = (rank, world) answers every world-th batch only; the others' answers are empty.
         """
-        given = given or {}
+        given, (rank, world) = given or {}, share
         self.model.eval()
         rows = [{"input_ids": self.prompt(text, images), "images": images} for text, images in prompts]
         order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]["input_ids"]), index))
         answers = [""] * len(rows)
         size = batch_size or self.card.evaluation_batch_size
-        for begin in range(0, len(order), size):
+        for number, begin in enumerate(range(0, len(order), size)):
             chosen = order[begin : begin + size]
-            if all(index in given for index in chosen):
-                for index in chosen:
-                    answers[index] = given[index]
+            if number % world != rank:
                 continue
-            batch = self.to_device(self.collate([rows[index] for index in chosen], left=True))
-            output = self.model.generate(
-                **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-            )
-            texts = self.tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text.strip()
-            keep({index: answers[index] for index in chosen})
+            if all(index in given for index in chosen):
+                new = {index: given[index] for index in chosen}
+            else:
+                texts = self._answer([rows[index] for index in chosen], max_new_tokens)
+                new = dict(zip(chosen, texts, strict=True))
+                keep(new)
+            for index, text in new.items():
+                answers[index] = text
             progress(begin + len(chosen), len(order))
         return answers
+
+    def _answer(self, rows: Sequence[Mapping[str, Any]], max_new_tokens: int) -> list[str]:
+        """Answer one batch; where the memory does not carry it, in halves, as every later one that is as large."""
+        if len(rows) <= self._carried:
+            batch = self.to_device(self.collate(rows, left=True))
+            try:
+                output = self.model.generate(
+                    **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+                )
+                texts = self.tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+                return [text.strip() for text in texts]
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+            torch.cuda.empty_cache()
+            self._carried = len(rows) - 1
+        half = len(rows) // 2
+        return [*self._answer(rows[:half], max_new_tokens), *self._answer(rows[half:], max_new_tokens)]
 
 
 def layer_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:
@@ -356,25 +325,9 @@ def layer_shapes(card: ModelCard) -> dict[str, tuple[int, int]]:
     The model is built without memory ("meta" device), so ranks are checked before any weight loads. Raises UserError
     where the configuration cannot be read.
     """
-    source: dict[str, Any] = {"revision": card.revision} if card.revision else {}
-    try:
-        config = AutoConfig.from_pretrained(card.path, trust_remote_code=False, **source)
-        with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model {card.name} cannot be read from {card.path}: {_first_line(error)}") from error
-    shell = LMM.__new__(LMM)
-    shell.model = model
-    return {name: (linear.out_features, linear.in_features) for name, linear in shell.linears().items()}
-
-
-def _user(text: str, images: int) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
-
-
-def _is_projector(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in {"multi_modal_projector", "merger"}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    shell = skeleton(card)
+    check_adaptable(shell)
+    return {
+        name: (linear.out_features, linear.in_features)
+        for name, linear in cast(dict[str, nn.Linear], block_linears(shell)).items()
+    }

@@ -12,6 +12,12 @@ _HERE = Path(__file__).resolve().parent
 MINI_LLAVA: Path = _HERE / "mini-llava"
 """Folder of the pre-trained mini-llava: weights, tokenizer, image processor, chat template."""
 
+LM_EVAL_TASKS: Path = _HERE / "lm_eval"
+"""Folder of lm-eval tasks about the texts that mini-llava was pre-trained on."""
+
+MINI_QWEN: Path = _HERE / "mini-qwen"
+"""Folder of mini-qwen, whose weights are random: configuration, tokenizer, image processor, chat template."""
+
 
 def world_folder(cache: Path) -> Path:
     """Return the mini world's knowledge folder below ``cache``, written on the first call.

@@ -18,5 +18,6 @@ CARD = ModelCard(
     learning_rates={"full": 5e-4, "lora": 5e-3},
     tuning_rates={"full": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)},
     evaluation_batch_size=128,
+    gradient_batch_size=128,
     memory=1.0,
 )
