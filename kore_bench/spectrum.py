@@ -22,21 +22,28 @@ def eigenpairs(matrix: Tensor, count: int, *, largest: bool = False) -> tuple[Te
     ``matrix`` is symmetric ``[n, n]`` and positive semi-definite up to fp32 rounding; the work is done, and the
     result given, in fp64. On the CPU one tridiagonal reduction serves all eigenvalues (QR iteration) and the
     ``count`` vectors (bisection and inverse iteration); this takes a half to a third of the full solver's time. On a
-    GPU the full solver is used. Vectors are in ascending order of eigenvalue. Raises ValueError where the matrix is
-    not a covariance.
+    GPU the full solver is used where its memory is free, see `solver_memory`, and else the CPU's. Vectors are in
+    ascending order of eigenvalue. Raises ValueError where the matrix is not a covariance.
     """
     covariance = _checked(matrix)
     n = len(covariance)
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to {n}, not {count}")
     first = n - count if largest else 0
-    try:
-        values, vectors = (_full if covariance.is_cuda or n < 3 else _subset)(covariance, first, count)
-    except np.linalg.LinAlgError:  # inverse iteration did not converge; divide and conquer always does
-        values, vectors = _full(covariance, first, count)
+    values, vectors = _on_gpu(covariance, first, count) if covariance.is_cuda else _on_cpu(covariance, first, count)
     if values[0] < -n * EPS32 * values[-1].abs():
         raise ValueError(f"a covariance has no negative eigenvalue, this matrix has {values[0]:.3g}")
     return values, vectors
+
+
+def solver_memory(n: int, count: int, *, gpu: bool) -> int:
+    """Return how many bytes `eigenpairs` needs beside its argument ``[n, n]``.
+
+    Both make one symmetric copy with one temporary of its size. On a GPU cuSOLVER's divide and conquer (``syevd``)
+    overwrites its matrix with all vectors and works in 2 n^2 more; on the CPU the reduction overwrites one copy, and
+    the ``count`` vectors are held three times while the reduction is undone.
+    """
+    return 8 * (4 * n * n if gpu else 2 * n * n + 3 * n * count + 64 * n)
 
 
 def nullity(values: Tensor, eps: float) -> int:
@@ -64,9 +71,14 @@ class Spectrum:
 
 
 def spectrum(inputs: Inputs, keep: int = 512) -> Spectrum:
-    """Reduce one input's covariance to its spectrum with the bottom ``keep`` eigenvectors (fewer where n is)."""
+    """Reduce one input's covariance to its spectrum with the bottom ``keep`` eigenvectors (fewer where n is).
+
+    They lie on the CPU: those of all layers of a 7B model would take 3 GB of a GPU.
+    """
     values, vectors = eigenpairs(inputs.covariance, min(keep, len(inputs.covariance)))
-    return Spectrum(names=inputs.names, tokens=inputs.tokens, eps=inputs.eps, values=values, vectors=vectors)
+    return Spectrum(
+        names=inputs.names, tokens=inputs.tokens, eps=inputs.eps, values=values.cpu(), vectors=vectors.cpu()
+    )
 
 
 def pack(spectra: Mapping[str, Spectrum]) -> dict[str, Tensor]:
@@ -100,11 +112,30 @@ def _checked(matrix: Tensor) -> Tensor:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"a covariance is a square matrix, not of shape {tuple(matrix.shape)}")
     covariance = matrix.detach().double()
-    if not covariance.isfinite().all():
+    largest = max(abs(float(covariance.min())), abs(float(covariance.max())))
+    if not np.isfinite(largest):
         raise ValueError("the covariance holds values that are not finite")
-    if (covariance - covariance.T).abs().max() > _SYMMETRY * covariance.abs().max():
+    difference = covariance - covariance.T
+    if max(-float(difference.min()), float(difference.max())) > _SYMMETRY * largest:
         raise ValueError("a covariance is symmetric, this matrix is not")
-    return (covariance + covariance.T) / 2
+    return torch.add(covariance, covariance.T, out=difference).div_(2)
+
+
+def _on_gpu(matrix: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+    try:
+        return _full(matrix, first, count)
+    except torch.OutOfMemoryError:  # beside a model and the block's other covariances
+        torch.cuda.empty_cache()
+    return _on_cpu(matrix.cpu(), first, count)
+
+
+def _on_cpu(matrix: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+    if len(matrix) < 3:
+        return _full(matrix, first, count)
+    try:
+        return _subset(matrix, first, count)
+    except np.linalg.LinAlgError:  # inverse iteration did not converge; divide and conquer always does
+        return _full(matrix, first, count)
 
 
 def _full(matrix: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +147,7 @@ def _subset(matrix: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
     """Q T Q^T by Householder reflections, then all values and ``count`` vectors of the tridiagonal T, then Q times."""
     lapack = scipy.linalg.lapack
     # A symmetric matrix in C order is itself in Fortran order: its transpose needs no copy but this one to overwrite.
-    work = matrix.cpu().clone().numpy().T
+    work = matrix.clone().numpy().T
     size = int(lapack.dsytrd_lwork(len(work), lower=1)[0])
     work, diagonal, off, tau, _ = lapack.dsytrd(work, lower=1, lwork=size, overwrite_a=1)
     values = scipy.linalg.eigh_tridiagonal(diagonal, off, eigvals_only=True)

@@ -94,8 +94,10 @@ class Gram:
                 self.sum = torch.from_numpy(total.T)
 
     def matrix(self) -> Tensor:
-        """Return the sum ``[n, n]``."""
-        return self.sum.triu() + self.sum.triu(1).T
+        """Return the sum ``[n, n]``: the very tensor that rows are added to, its upper triangle mirrored in place."""
+        upper = self.sum.triu(1)
+        self.sum.triu_().add_(upper.T)
+        return self.sum
 
 
 def collect(
@@ -110,29 +112,81 @@ def collect(
 ) -> dict[str, R]:
     """Return linear layer -> ``reduce(inputs)`` for every layer of ``linears``; layers that share their input share it.
 
-    One forward pass in all. First every batch runs up to the blocks (``run``, by default ``model(**batch)``), where
-    its hidden states and each block's other arguments (masks and positions may differ by layer) are kept. Then they
-    flow through one block after another, so that only one block's covariances exist at a time, each of them until
-    ``reduce`` returns. The model runs in eval mode without gradients and is left as it was found. Raises ValueError
-    where something other than the blocks changes the hidden states between them, or where a layer is not called.
+    One forward pass in all, see `Walk`. Raises ValueError where something other than the blocks changes the hidden
+    states between them, or where a layer is not called.
     """
-    counting = counting or Counting()
+    walk = Walk(model, blocks, linears, batches, counting=counting, run=run)
     results: dict[str, R] = {}
-    with _evaluating(model), torch.no_grad():
-        flows = _capture(blocks, batches, run or (lambda batch: model(**batch, use_cache=False)), counting)
-        for index, block in enumerate(blocks):
-            inside = set(block.modules())
-            reader = _Reader({name: linear for name, linear in linears.items() if linear in inside}, counting)
+    for index in range(len(blocks)):
+        results |= walk.read(index, reduce)
+    return results
+
+
+class Walk:
+    """One forward pass that stops at every block, and reads the inputs of those that are asked for, in ascending order.
+
+    At the first `read` every batch runs up to the blocks (``run``, by default ``model(**batch)``), where its hidden
+    states and each block's other arguments (masks and positions may differ by layer) are kept. Then they flow through
+    one block after another, so that only one block's covariances exist at a time, each of them until ``reduce``
+    returns. Blocks that are passed over cost a forward pass and nothing else. The model runs in eval mode without
+    gradients and is left as it was found after every `read`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: nn.ModuleList,
+        linears: Mapping[str, nn.Linear],
+        batches: Iterable[Batch],
+        *,
+        counting: Counting | None = None,
+        run: Callable[[Batch], object] | None = None,
+    ) -> None:
+        self.model, self.blocks, self.batches = model, blocks, batches
+        self.counting = counting or Counting()
+        self.run = run or (lambda batch: model(**batch, use_cache=False))
+        self.inside = layers_by_block(blocks, linears)
+        self.flows: list[_Flow] | None = None
+        self.reached = 0  # the next block that the hidden states have not been through
+
+    def read(self, index: int, reduce: Callable[[Inputs], R]) -> dict[str, R]:
+        """Return linear layer -> ``reduce(inputs)`` for the layers of block ``index``.
+
+        Raises ValueError where the flow is past that block, or one of its layers is not called.
+        """
+        if index < self.reached:
+            raise ValueError(f"block {index} has been passed: blocks are read in ascending order")
+        with _evaluating(self.model), torch.no_grad():
+            if self.flows is None:
+                self.flows = _capture(self.blocks, self.batches, self.run, self.counting)
+            for passed in range(self.reached, index):
+                self._through(passed, self.flows)
+            reader = _Reader(self.inside[index], self.counting)
             with reader:
-                for flow in flows:
-                    reader.begin(flow)
-                    flow.hidden = flow.through(index, block)
+                self._through(index, self.flows, reader)
+            self.reached = index + 1
+            results: dict[str, R] = {}
             for inputs in reader.finish():
                 results |= dict.fromkeys(inputs.names, reduce(inputs))
                 del inputs  # or it would live on beside the next
-    if missing := [name for name in linears if name not in results]:
-        raise ValueError(f"{missing[0]} was not called by any of the {len(blocks)} blocks")
-    return results
+        if missing := [name for name in self.inside[index] if name not in results]:
+            raise ValueError(f"{missing[0]} was not called by block {index} of {len(self.blocks)}")
+        return results
+
+    def _through(self, index: int, flows: list[_Flow], reader: _Reader | None = None) -> None:
+        for flow in flows:
+            if reader is not None:
+                reader.begin(flow)
+            flow.hidden = flow.through(index, self.blocks[index])
+
+
+def layers_by_block(blocks: nn.ModuleList, linears: Mapping[str, nn.Linear]) -> list[dict[str, nn.Linear]]:
+    """Return the layers of ``linears`` inside each block; raises ValueError where one is in none of them."""
+    parts = [set(block.modules()) for block in blocks]
+    for name, linear in linears.items():
+        if not any(linear in part for part in parts):
+            raise ValueError(f"{name} was not called by any of the {len(blocks)} blocks")
+    return [{name: linear for name, linear in linears.items() if linear in part} for part in parts]
 
 
 def answer_log_likelihood(model: nn.Module, batch: Batch) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kore_bench.component import AdapterSpec, Component, Defaults, Layers, Method, Run, resolve_rank
+from kore_bench.component import AdapterSpec, Component, Defaults, Find, Layers, Method, Needs, Run, resolve_rank
 from kore_bench.errors import UserError, nearest
-from kore_bench.examples import Example
+from kore_bench.examples import Example, Knowledge
 
-from .tree import PARTS, plant, statistics_card
+from .matching import match
+from .tree import PARTS, count, plant, statistics_card
 
 if TYPE_CHECKING:
+    from kore_bench.generators import Generator
     from kore_bench.lmm import LMM
     from kore_bench.statistics import Counting
 
@@ -21,20 +25,20 @@ class KoreAugmentation(Component):
     """Turns each item into a knowledge tree of dialogues and instruction tasks (paper section 3.2).
 
     ``generator`` writes the generated text; ``turns`` bounds the dialogue, ``questions`` the VQA samples of an item;
-    ``parts`` selects the trunk (dialogue) and the branches (recognition, caption, vqa).
+    ``parts`` selects the trunk (dialogue) and the branches (recognition, caption, vqa). ``source`` is a folder or file
+    of trees that were generated before, such as KORE-74K: they are taken whole, and nothing is generated.
     """
 
     name = "kore-augmentation"
+    source: str = ""
     generator: str = "template"
     turns: int = 10
     questions: int = 5
     parts: tuple[str, ...] = PARTS
 
     def check(self) -> None:
-        """Refuse unknown generators and parts, and numbers below zero."""
-        from kore_bench.generators import generator
-
-        generator(self.generator)
+        """Refuse a source that is not there, unknown parts, and numbers below zero."""
+        self.files()
         for part in self.parts:
             if part not in PARTS:
                 raise UserError(f"kore-augmentation.parts: unknown part {part!r}: {nearest(part, PARTS)}")
@@ -43,19 +47,56 @@ class KoreAugmentation(Component):
         if self.turns < 0 or self.questions < 0:
             raise UserError("kore-augmentation.turns and kore-augmentation.questions must not be negative")
 
+    def files(self) -> tuple[Path, ...]:
+        """Return the source's file of conversations (its pictures are not in the cell's key)."""
+        from kore_bench.formats import conversation_files
+
+        try:
+            return conversation_files(Path(self.source)) if self.source else ()
+        except UserError as error:
+            raise UserError(f"--set kore-augmentation.source={self.source}: {error}") from None
+
+    def uses(self) -> Sequence[tuple[str, str]]:
+        """Return the generator."""
+        return [("generators", self.generator)]
+
+    def check_data(self, knowledge: Knowledge, find: Find) -> None:
+        """Refuse items that the source has nothing about, or that the generator cannot write about."""
+        if self.source:
+            match(Path(self.source), knowledge.items)
+            return
+        writer: Generator = find("generators", self.generator)
+        for item in knowledge.items:
+            try:
+                writer.check(item)
+            except UserError as error:
+                raise UserError(
+                    f"kore-augmentation: {error}; or give trees that were generated before, such as KORE-74K: "
+                    "--set kore-augmentation.source=PATH"
+                ) from None
+
     def data(self, examples: list[Example], run: Run) -> list[Example]:
         """Replace the items' plain conversations by their trees; examples from elsewhere stay."""
-        from kore_bench.generators import generator
+        others = [example for example in examples if example.source != "injection"]
+        return (self._taken(run) if self.source else self._grown(run)) + others
 
-        rng, writer = run.rng(self), generator(self.generator)
+    def _taken(self, run: Run) -> list[Example]:
+        matched = match(Path(self.source), run.items)
+        examples = matched.examples(self.parts)
+        card = {**count(examples), "unnamed": len(matched.unnamed), "foreign": matched.foreign}
+        for name, number in card.items():
+            run.log(f"kore-augmentation/{name}", number)
+        return examples
+
+    def _grown(self, run: Run) -> list[Example]:
+        rng, writer = run.rng(self), run.find("generators", self.generator)
         trees = [
             plant(item, writer, rng, turns=self.turns, questions=self.questions, parts=self.parts, embed=run.embed)
             for item in run.items
         ]
-        for name, count in statistics_card(trees).items():
-            run.log(f"kore-augmentation/{name}", count)
-        others = [example for example in examples if example.source != "injection"]
-        return [example for tree in trees for example in tree.examples()] + others
+        for name, number in statistics_card(trees).items():
+            run.log(f"kore-augmentation/{name}", number)
+        return [example for tree in trees for example in tree.examples()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +118,16 @@ class Subspace(Component):
         """Write A of every layer, B zero, and freeze A."""
         for layer, a in run.state(self).pop("A").items():
             model.set_factors(layer, a, None, freeze_a=True)
+
+    def needs(self, spec: AdapterSpec, layers: Layers) -> Needs:
+        """The covariances of the old samples."""
+        return Needs(covariance=True)
+
+    def counting(self, model: LMM) -> Counting:
+        """Every token counts once."""
+        from kore_bench.statistics import Counting
+
+        return Counting()
 
     def uses_old_samples(self) -> bool:
         """The covariance reads old samples (the random control's only to match the null space's energy)."""
@@ -117,7 +168,8 @@ class KoreNull(Subspace):
         """Return how tokens count in C."""
         from kore_bench.statistics import Counting
 
-        return Counting(image_weight=self.image_weight, image_token=model.image_token, faithful=self.faithful)
+        token = model.image_token if self.image_weight != 1 else None  # equal counts share one measurement
+        return Counting(image_weight=self.image_weight, image_token=token, faithful=self.faithful)
 
     def measure(self, model: LMM, run: Run) -> None:
         """Find every layer's factors, and put into the record how good the null space is."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +12,9 @@ from torch import Tensor
 from kore_bench.component import Run
 from kore_bench.examples import Example
 from kore_bench.lmm import LMM
-from kore_bench.spectrum import Spectrum, pack, spectrum, unpack
-from kore_bench.statistics import Counting, Inputs, collect
+from kore_bench.spectra import by_block, spectra
+from kore_bench.spectrum import Spectrum
+from kore_bench.statistics import Counting, Inputs
 
 from .null_space import (
     NullBasis,
@@ -31,10 +31,6 @@ from .null_space import (
 ENERGY_EXAMPLES = 256
 """How many new examples (evenly spaced) the controls' energy is matched on, at most."""
 
-KEPT_EIGENVECTORS = 512
-"""Bottom eigenvectors kept of every covariance, so that a smaller rank needs no new pass."""
-
-R = TypeVar("R")
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A ``[r, n]``, B0 ``[m, r]``), float64."""
 
@@ -46,15 +42,14 @@ def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool,
     median over layers; the share of old energy that A lets through, on the calibration samples and on held-out ones;
     nullity, the smallest gap, and remarks on cuts that the data do not determine.
     """
-    spectra = _spectra(model, run, counting)
-    rank = run.spec.rank
-    bases = {layer: cut(item.values, item.vectors, rank, eps=item.eps) for layer, item in spectra.items()}
+    found, rank = _spectra(model, run, counting), run.spec.rank
+    bases = {layer: cut(item.values, item.vectors, rank, eps=item.eps) for layer, item in found.items()}
     factors = {
         layer: init_factors(linear.weight, bases[layer], orthonormal=orthonormal)
         for layer, linear in model.linears().items()
     }
     if log:
-        _log(run, bases, _quality(model, run, counting, bases, factors, orthonormal))
+        _log(run, found, bases, _quality(model, run, counting, found, bases, factors, orthonormal))
     return factors
 
 
@@ -65,16 +60,15 @@ def control_factors(model: LMM, run: Run, bases: Mapping[str, Tensor]) -> dict[s
     linears = model.linears()
 
     def matched(inputs: Inputs) -> dict[str, Tensor]:
-        found = {}
+        scaled = {}
         for layer in inputs.names:
             a, _ = init_factors(linears[layer].weight, bases[layer])
             target = energy(null[layer][0], inputs.covariance)
-            found[layer] = a * scale_to_energy(a, inputs.covariance, target)
-        return found
+            scaled[layer] = a * scale_to_energy(a, inputs.covariance, target)
+        return scaled
 
     step = -(-len(run.examples) // ENERGY_EXAMPLES)
-    results = _collect(model, run.examples[::step], matched, counting)
-    return {layer: found[layer] for layer, found in results.items()}
+    return by_block(model, run.examples[::step], matched, counting)
 
 
 def random_bases(model: LMM, run: Run, seed: int) -> dict[str, Tensor]:
@@ -89,73 +83,65 @@ def random_bases(model: LMM, run: Run, seed: int) -> dict[str, Tensor]:
 
 def top_bases(model: LMM, run: Run) -> dict[str, Tensor]:
     """Return the largest eigenvectors ``[n, rank]`` of every layer's old inputs."""
-    counting, rank = Counting(), run.spec.rank
-    key = {**_key("top eigenvectors", run.calibration, counting), "rank": rank}
-    return run.cache(
-        key, lambda: _collect(model, run.calibration, lambda inputs: top_basis(inputs.covariance, rank), counting)
-    )
+    rank = run.spec.rank
+
+    def top(inputs: Inputs) -> dict[str, Tensor]:
+        return dict.fromkeys(inputs.names, top_basis(inputs.covariance, rank))
+
+    key = {**_key("top eigenvectors", run.calibration, Counting()), "rank": rank}
+    return by_block(model, run.calibration, top, Counting(), key, run.cache)
 
 
 def _spectra(model: LMM, run: Run, counting: Counting) -> dict[str, Spectrum]:
-    keep = max(KEPT_EIGENVECTORS, run.spec.rank)
-    key = {**_key("spectrum", run.calibration, counting), "kept": keep}
-
-    def reduced(inputs: Inputs) -> Spectrum:
-        return spectrum(inputs, keep)
-
-    return unpack(run.cache(key, lambda: pack(_collect(model, run.calibration, reduced, counting))))
+    return spectra(model, run.calibration, counting, run.spec.rank)
 
 
 def _quality(
-    model: LMM, run: Run, counting: Counting, bases: Mapping[str, NullBasis], factors: Factors, orthonormal: bool
-) -> dict[str, dict[str, float]]:
+    model: LMM, run: Run, counting: Counting, found: Mapping[str, Spectrum], bases: Mapping[str, NullBasis],
+    factors: Factors, orthonormal: bool,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Return by layer the excess of the basis and of A as used, and the tail shares, measured on the covariances."""
     dtype = next(model.model.parameters()).dtype
     key = {
         **_key("null space quality", run.calibration, counting),
-        "held out": [example.id for example in run.held_out],
         "rank": run.spec.rank,
         "orthonormal": orthonormal,
         "dtype": str(dtype),
     }
+    used = {layer: a.to(dtype) for layer, (a, _) in factors.items()}
 
-    def measured() -> dict[str, Tensor]:
-        used = {layer: a.to(dtype) for layer, (a, _) in factors.items()}
-
-        def inside(inputs: Inputs) -> dict[str, Tensor]:
-            values = spectrum(inputs, 1).values
-            return {
-                layer: torch.tensor(
-                    [
-                        excess(inputs.covariance, bases[layer], values),
-                        excess(inputs.covariance, used[layer].T, values),
-                        held_out_tail_share(used[layer], inputs.covariance),
-                    ],
-                    dtype=torch.float64,
-                )
-                for layer in inputs.names
-            }
-
-        def outside(inputs: Inputs) -> dict[str, Tensor]:
-            return {
-                layer: torch.tensor([held_out_tail_share(used[layer], inputs.covariance)], dtype=torch.float64)
-                for layer in inputs.names
-            }
-
-        seen = _collect(model, run.calibration, inside, counting)
-        unseen = _collect(model, run.held_out, outside, counting) if run.held_out else {}
+    def inside(inputs: Inputs) -> dict[str, Tensor]:
         return {
-            layer: torch.cat([found[layer], *([unseen[layer][layer]] if unseen else [])])
-            for layer, found in seen.items()
+            layer: torch.tensor(
+                [
+                    excess(inputs.covariance, bases[layer], found[layer].values),
+                    excess(inputs.covariance, used[layer].T, found[layer].values),
+                    held_out_tail_share(used[layer], inputs.covariance),
+                ],
+                dtype=torch.float64,
+            )
+            for layer in inputs.names
         }
 
-    names = ("excess", "excess as used", "tail share, calibration", "tail share, held-out")
-    return {
-        layer: dict(zip(names, numbers.tolist(), strict=False)) for layer, numbers in run.cache(key, measured).items()
-    }
+    def outside(inputs: Inputs) -> dict[str, Tensor]:
+        return {
+            layer: torch.tensor([held_out_tail_share(used[layer], inputs.covariance)], dtype=torch.float64)
+            for layer in inputs.names
+        }
+
+    measured = by_block(model, run.calibration, inside, counting, key, run.cache)
+    names = ["excess", "excess as used", "tail share, calibration"]
+    if run.held_out:
+        held_out = {**key, "held out": [example.id for example in run.held_out]}
+        unseen = by_block(model, run.held_out, outside, counting, held_out, run.cache)
+        measured = {layer: torch.cat([numbers, unseen[layer]]) for layer, numbers in measured.items()}
+        names.append("tail share, held-out")
+    return {layer: dict(zip(names, numbers.tolist(), strict=True)) for layer, numbers in measured.items()}
 
 
-def _log(run: Run, bases: Mapping[str, NullBasis], quality: Mapping[str, Mapping[str, float]]) -> None:
+def _log(
+    run: Run, found: Mapping[str, Spectrum], bases: Mapping[str, NullBasis], quality: Mapping[str, Mapping[str, float]]
+) -> None:
     for name in next(iter(quality.values())):
         numbers = [entry[name] for entry in quality.values()]
         run.log(f"kore-null/{name}, worst layer", max(numbers))
@@ -163,23 +149,10 @@ def _log(run: Run, bases: Mapping[str, NullBasis], quality: Mapping[str, Mapping
     run.log("kore-null/nullity, largest", max(basis.nullity for basis in bases.values()))
     run.log("kore-null/gap, smallest", min(basis.gap for basis in bases.values()))
     run.log("kore-null/rank", run.spec.rank)
+    run.log("kore-null/tokens", min(item.tokens for item in found.values()))
     remarks = [f"{layer}: {basis.remark}" for layer, basis in bases.items() if basis.remark]
     if remarks:
         run.log("kore-null/remarks", remarks)
-
-
-def _collect(
-    model: LMM, examples: Sequence[Example], reduce: Callable[[Inputs], R], counting: Counting
-) -> dict[str, R]:
-    return collect(
-        model.model, model.blocks(), model.linears(), _without_labels(model, examples), reduce, counting=counting
-    )
-
-
-def _without_labels(model: LMM, examples: Sequence[Example]) -> Iterator[dict[str, Tensor]]:
-    for batch in model.batches(examples):
-        batch.pop("labels")
-        yield batch
 
 
 def _key(statistic: str, examples: Sequence[Example], counting: Counting) -> dict[str, object]:

@@ -134,20 +134,26 @@ def plant(
 
 
 def statistics_card(trees: Iterable[KnowledgeTree]) -> dict[str, int]:
-    """Return the counts by which KORE-74K is described, over all ``trees``; ``images`` are distinct ones."""
+    """Return the counts by which KORE-74K is described, over all ``trees``, and what was lost on the way."""
     trees = tuple(trees)
-    examples = [example for tree in trees for example in tree.examples()]
-    sources = Counter(example.source.removeprefix("kore/") for example in examples)
     return {
-        "samples": len(examples),
-        "dialogues": sources["dialogue"],
-        "turns": sum(len(tree.dialogue.turns) for tree in trees if tree.dialogue),
-        "recognition": sources["recognition"],
-        "caption": sources["caption"],
-        "vqa": sources["vqa"],
-        "images": len({image for example in examples for image in example.images}),
+        **count([example for tree in trees for example in tree.examples()]),
         "rejects": sum(sum(tree.rejected.values()) for tree in trees),
         "fallbacks": sum(tree.fallbacks for tree in trees),
+    }
+
+
+def count(examples: Sequence[Example]) -> dict[str, int]:
+    """Return how many conversations of each part there are, how many turns their dialogues, and distinct images."""
+    parts = Counter(example.source.removeprefix("kore/") for example in examples)
+    return {
+        "samples": len(examples),
+        "dialogues": parts["dialogue"],
+        "turns": sum(len(example.turns) for example in examples if example.source == "kore/dialogue"),
+        "recognition": parts["recognition"],
+        "caption": parts["caption"],
+        "vqa": parts["vqa"],
+        "images": len({image for example in examples for image in example.images}),
     }
 
 
