@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell, list_cells, versions
-from kore_bench.plan import Plan, Request, make_plan, preflight
-from kore_bench.results import CHECKPOINTS, RunFolder, write_text
+from kore_bench.plan import Plan, Request, check_chat, make_plan, preflight
+from kore_bench.results import CHECKPOINTS, FORMAT, RunFolder, write_text
 
 Rerun = Literal["never", "failed", "always"]
 
@@ -58,14 +58,24 @@ def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
 
 
 def execute(
-    plan: Plan, cells: Sequence[Cell], folder: Path, *, jobs: int, rerun: Rerun, listen: Callable[[Event], None]
+    plan: Plan,
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    jobs: int,
+    rerun: Rerun,
+    listen: Callable[[Event], None],
+    gpus_per_cell: int = 1,
 ) -> RunFolder:
     """Run what is missing and return the run's folder, all of whose cells then have a record.
 
+    ``jobs`` cells run at once, each on ``gpus_per_cell`` GPUs of its own (without a GPU: on as many processes).
     A repeated call with the same plan goes on where an earlier one stopped. The plan of the latest call is kept; cells
     of earlier ones stay on disk.
     """
     run = RunFolder(folder)
+    if pending(run, cells, rerun):
+        check_chat(plan)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", blocking=False)
     try:
@@ -75,7 +85,8 @@ def execute(
             for cell in cells:
                 if cell not in todo:  # killed between its record and the end of its checkpoint
                     shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
-            run_cells(plan.request, folder, todo, jobs, listen, fresh=rerun == "always")
+            fresh = rerun == "always"
+            run_cells(plan.request, folder, todo, jobs, listen, fresh=fresh, world=gpus_per_cell, gpus=_gpus())
     except Timeout:
         raise UserError(f"another run is writing to {folder}: wait for it, or give this one another --name") from None
     return run
@@ -97,7 +108,7 @@ def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
         name if plan.request.split else name.rpartition("--")[0]: name  # a tuning has many cells of one method and seed
         for name in [*earlier, *(cell.name for cell in cells)]
     }
-    body = {**describe(plan), "cells": list(names.values())}
+    body = {"format": FORMAT, **describe(plan), "cells": list(names.values())}
     write_text(run.path / "plan.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
     environment = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()}
     write_text(run.path / "environment.json", json.dumps({**environment, "versions": versions()}, indent=1) + "\n")
@@ -106,15 +117,33 @@ def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
         write_text(run.path / "tuning.json", json.dumps(chosen, indent=1) + "\n")
 
 
-def default_jobs(plan: Plan, cells: int) -> int:
-    """Return how many cells run at once: one on a GPU, else as many as cores and available memory carry."""
-    import torch
-
-    if torch.cuda.is_available():
-        return 1
+def default_jobs(plan: Plan, cells: int, gpus_per_cell: int = 1) -> int:
+    """Return how many cells run at once: as many as GPUs, or as cores and available memory, carry."""
+    if gpus := _gpus():
+        return max(1, min(cells, gpus // gpus_per_cell))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         free = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) / 2**20
     except (OSError, IndexError, ValueError):
         free = cores * plan.card.memory  # no Linux: trust the cores
     return max(1, min(cores, cells, int(free // plan.card.memory)))
+
+
+def check_gpus(plan: Plan, jobs: int, gpus_per_cell: int) -> None:
+    """Raise UserError where the machine has too few GPUs, or a batch cannot be shared evenly by a cell's GPUs."""
+    gpus = _gpus()
+    if gpus_per_cell > max(1, gpus):
+        raise UserError(f"--gpus-per-cell {gpus_per_cell}: this machine has {gpus} GPU{'' if gpus == 1 else 's'}")
+    if gpus and jobs * gpus_per_cell > gpus:
+        raise UserError(f"--jobs {jobs} with --gpus-per-cell {gpus_per_cell} needs more than the {gpus} GPUs here")
+    if plan.train.batch_size % gpus_per_cell:
+        raise UserError(
+            f"--gpus-per-cell {gpus_per_cell} cannot share train.batch_size={plan.train.batch_size} evenly: "
+            f"set train.batch_size to a multiple of {gpus_per_cell}"
+        )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -17,6 +17,7 @@ from kore_bench.errors import UserError
 from kore_bench.measures import Score
 
 FORMAT = 1
+"""Of records and plans."""
 CHECKPOINTS = "checkpoints"
 """The folder within a cell's that is there until its record stands."""
 
@@ -111,10 +112,31 @@ class RunFolder:
         """Write a cell's record; a cell is done when its record stands."""
         write_text(self.cell(name) / "record.json", record.to_json() + "\n")
 
+    def forget(self, name: str) -> None:
+        """Drop a cell's record: the cell is being run again."""
+        (self.cell(name) / "record.json").unlink(missing_ok=True)
+
     def records(self) -> list[Record]:
-        """Return the records of the cells that the plan names, in the plan's order."""
-        found = (self.read(name) for name in self.plan()["cells"])
-        return [record for record in found if record is not None]
+        """Return the records of the cells that the plan names, in the plan's order.
+
+        Raises UserError where a record was written in another format, by another version.
+        """
+        names = [str(name) for name in self.plan()["cells"]]
+        found = {name: self.read(name) for name in names}
+        for name in (name for name, record in found.items() if record is None):
+            self._refuse_other_format(self.cell(name) / "record.json")
+        return [record for record in found.values() if record is not None]
+
+    def _refuse_other_format(self, file: Path) -> None:
+        try:
+            written = json.loads(file.read_text(encoding="utf-8"))["format"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return  # missing or damaged: the cell runs again
+        if written != FORMAT:
+            raise UserError(
+                f"{file} was written by another version of kore-bench (record format {written}; this one reads {FORMAT}): "
+                "use that version, or run the cells again into another folder with --name"
+            )
 
     def plan(self) -> dict[str, Any]:
         """Return the plan as written; raises UserError where the folder is not a run."""
@@ -125,7 +147,14 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: it has no plan.yaml") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-        if not isinstance(plan, dict) or not isinstance(plan.get("cells"), list):
+        plan = plan if isinstance(plan, dict) else {}
+        if plan.get("format", FORMAT) != FORMAT:
+            raise UserError(
+                f"{file} has format {plan['format']}, and this version of kore-bench reads format {FORMAT}: use the "
+                "version that made the run"
+            )
+        cells = plan.get("cells")
+        if not isinstance(cells, list) or not all(isinstance(name, str) for name in cells):
             raise UserError(f"{file} is not a plan of this version: it lists no cells")
         return plan
 

@@ -17,24 +17,26 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from kore_bench.cache import cached_tensors, digest
+from kore_bench.cache import cache_folder, cached_tensors, digest
+from kore_bench.calibration import draw_held_out, draw_old, seen_skills
 from kore_bench.card import TrainSettings
 from kore_bench.checkpoint import newest
 from kore_bench.component import AdapterSpec, Budget, Component, Defaults, fold
-from kore_bench.examples import Example, Item, Knowledge, Question
+from kore_bench.distributed import everyone, first, rank, wait_for_all, world
+from kore_bench.examples import Example, Item, Knowledge, Question, name_of
 from kore_bench.grid import Cell, base_key, cell_settings, engine_digest, versions
 from kore_bench.lmm import LMM
-from kore_bench.plan import OldSettings, Plan
-from kore_bench.registry import Composition
+from kore_bench.measures import Score
+from kore_bench.plan import Plan
+from kore_bench.registry import Composition, Registry
 from kore_bench.results import CHECKPOINTS, Cost, Record, read_lines, whole_lines, write_lines
-from kore_bench.task import Task
+from kore_bench.task import Task, ToolkitTask
 from kore_bench.training import Keeping, Trained, train
 
 Listener = Callable[[str, int, int], None]
 """Called with the phase's name, and what of it is done and in all (0, 0 where that is unknown)."""
 
 _PROBES = 2
-_HELD_OUT_PER_SKILL = 32
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
@@ -55,6 +57,7 @@ class CellRun:
     train_projector: bool
     base: Mapping[str, Any]
     embed: Callable[[Sequence[Path]], np.ndarray]
+    registry: Registry = field(default_factory=Registry)
     examples: Sequence[Example] = ()
     diagnostics: dict[str, Any] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -70,6 +73,10 @@ class CellRun:
     def cache(self, key: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return ``compute()``, shared across cells and runs by the base model and ``key``."""
         return cached_tensors({"base": self.base, **key}, compute)
+
+    def find(self, kind: str, name: str) -> Any:
+        """Return another plug-in by its kind and name."""
+        return self.registry.find(kind, name)
 
     def log(self, name: str, value: Any) -> None:
         """Keep a value for the record's diagnostics."""
@@ -103,8 +110,8 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
     with clock.phase("load"):
         model = LMM.load(plan.card, plan.train.max_length)
         total = sum(value.numel() for value in model.model.parameters())
-    skills = old_skills(knowledge, plan.old, cell.seed)
-    settings: dict[str, Any] = {"old": asdict(plan.old)}
+    skills = seen_skills(knowledge, plan.old, cell.seed)
+    settings: dict[str, Any] = {"model": base_key(plan), "old": asdict(plan.old)}
     diagnostics: dict[str, Any] = {}
     cost: dict[str, Any] = {}
     if not cell.reference:
@@ -112,16 +119,17 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
         settings |= {"train": asdict(training), "components": composition.settings()}
         run, result, trainable = _inject(plan, cell, knowledge, model, folder, clock, training, composition)
         diagnostics = run.diagnostics
-        readers = [part.name for part in composition.components if part.uses_old_samples()]
         cost = {
             "trainable_parameters": trainable,
             "examples": len(run.examples),
             "samples": result.samples,
             "steps": result.steps,
             "tokens": result.tokens,
-            "old_samples": _old_samples(readers, run),
+            "old_samples": len({id for part in composition.components for id in part.old_samples(run)}),
         }
         diagnostics["train/final loss"] = result.loss
+        if world() > 1:
+            diagnostics["train/processes"] = world()
         if result.resumed_at:
             diagnostics["train/resumed at step"] = result.resumed_at
     scores = {}
@@ -130,6 +138,9 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
             diagnostics[f"{task.card.name}/skipped"] = reason
             continue
         with clock.phase("evaluate") as progress:
+            if isinstance(task, ToolkitTask):
+                scores[task.card.name] = _let_evaluate(task, model, folder, diagnostics, progress)
+                continue
             scores[task.card.name] = _evaluate(task, cell, knowledge, model, folder, skills, progress)
     return Record(
         key=cell.key, model=cell.model, method=cell.method, seed=cell.seed, status="done", reference=cell.reference,
@@ -140,6 +151,7 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
         ),
         versions=versions(),
         data={"root": knowledge.root.name, "digest": knowledge.digest, "items": len(knowledge.items),
+              "unpacked": [name_of(folder, (cache_folder(),)) for folder in knowledge.unpacked],
               "old skills": sorted(skills)},
     )  # fmt: skip
 
@@ -157,25 +169,29 @@ def _inject(
         budget=Budget(steps=training.steps, epochs=training.epochs, batch_size=training.batch_size),
         spec=fold(components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout)),
         base=cache_base(plan, composition, knowledge),
-        train_projector=training.projector == "train", embed=model.embed,
+        train_projector=training.projector == "train", embed=model.embed, registry=plan.registry,
     )  # fmt: skip
     adapt(model, components, run, clock.phase)
     trainable = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
     resume = newest(folder / CHECKPOINTS, cell.key)
-    if not (resume and resume.progress.finished):
+    wait_for_all()  # nobody writes before everybody has read
+    if first() and not (resume and resume.progress.finished):
         shutil.rmtree(folder / "predictions", ignore_errors=True)  # answers of weights that are not trained yet
     with clock.phase("train") as progress:
         torch.manual_seed(cell.seed)
         with _training_log(folder / "train.jsonl", resume.progress.step if resume else 0) as log:
             rows = model.rows(run.examples)
-            run.log("train/truncated examples", sum(len(row["input_ids"]) >= training.max_length for row in rows))
             keeping = Keeping(folder=folder / CHECKPOINTS, key=cell.key, resume=resume)
-            result = train(model, rows, training, components, run, log, progress, keeping)
+            with model.full_precision():
+                result = train(model, rows, training, components, run, log, progress, keeping)
+            run.log("train/truncated examples", len(rows.truncated))
         for component in components:
             component.finish(model, run)
     clock.seconds["train"] = result.seconds
     with clock.phase("save"):
-        model.save(folder / "adapter")
+        if first():
+            model.save(folder / "adapter")
+        wait_for_all()
     return run, result, trainable
 
 
@@ -234,54 +250,83 @@ def _evaluate(
     prompts = [(task.prompt(question, in_context=in_context), question.images) for question in questions]
     file = folder / "predictions" / f"{task.card.name}.jsonl"
     given = _given(file, len(questions))
-    with _answers(file).open("a", encoding="utf-8") as answers:
+    own: dict[int, str] = {}
+    with _answers(file).open("a", encoding="utf-8") as kept:
 
         def keep(batch: Mapping[int, str]) -> None:
+            own.update(batch)
             rows = ({"index": index, "prediction": text} for index, text in batch.items())
-            answers.write("".join(json.dumps(row) + "\n" for row in rows))
-            answers.flush()
+            kept.write("".join(json.dumps(row) + "\n" for row in rows))
+            kept.flush()
 
-        predictions = model.generate(
-            prompts, max_new_tokens=task.max_new_tokens, progress=progress, given=given, keep=keep
-        )
+        model.generate(
+            prompts, max_new_tokens=task.max_new_tokens, progress=progress, given=given, keep=keep,
+            share=(rank(), world()),
+        )  # fmt: skip
+    answers = {index: text for part in (given, *everyone(own)) for index, text in part.items()}
+    predictions = [answers[index] for index in range(len(questions))]
     rows = [
-        _row(task, question, prediction, knowledge.root)
-        for question, prediction in zip(questions, predictions, strict=True)
+        _row(task, question, prediction, knowledge) for question, prediction in zip(questions, predictions, strict=True)
     ]
-    write_lines(file, rows)
-    _answers(file).unlink()
+    if first():
+        write_lines(file, rows)
+        for part in _all_answers(file):
+            part.unlink()
+    wait_for_all()
     return task.score(questions, predictions, seen_skills=skills)
+
+
+def _let_evaluate(
+    task: ToolkitTask, model: LMM, folder: Path, diagnostics: dict[str, Any], progress: Callable[[int, int], None]
+) -> dict[str, Score]:
+    file = folder / "predictions" / f"{task.card.name}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    model.model.eval()
+    found = task.evaluate(model, _answers(file), progress)
+    wait_for_all()  # nobody deletes answers before everybody has read them
+    if first():
+        write_lines(file, found.rows)
+        for part in _all_answers(file):
+            part.unlink()
+    diagnostics |= {f"{task.card.name}/{name}": fact for name, fact in found.facts.items()}
+    return found.scores
 
 
 @contextmanager
 def _training_log(file: Path, step: int) -> Iterator[IO[str]]:
     """Open a cell's training log to go on after ``step``: later rows, of steps that run again, are dropped."""
-    rows = [row for row in whole_lines(file) if row["step"] <= step] if step else []
-    write_lines(file, rows)
+    if first():
+        write_lines(file, [row for row in whole_lines(file) if row["step"] <= step] if step else [])
+    wait_for_all()
     with file.open("a", encoding="utf-8") as log:
         yield log
 
 
 def _answers(file: Path) -> Path:
-    """Return where the answers behind a predictions file are kept while they are being given."""
-    return file.with_suffix(".answers")
+    """Return where this process keeps the answers behind a predictions file while they are being given."""
+    return file.with_suffix(f".answers-{rank()}")
+
+
+def _all_answers(file: Path) -> list[Path]:
+    return sorted(file.parent.glob(f"{file.stem}.answers-*"))
 
 
 def _given(file: Path, questions: int) -> dict[int, str]:
     """Return the answers that an earlier, stopped evaluation of the same model gave, by the question's index."""
     if file.exists():
         finished = [row["prediction"] for row in read_lines(file)]
-        kept = dict(enumerate(finished)) if len(finished) == questions else {}
+        given = dict(enumerate(finished)) if len(finished) == questions else {}
     else:
-        kept = {row["index"]: row["prediction"] for row in whole_lines(_answers(file))}
-    write_lines(_answers(file), [{"index": index, "prediction": text} for index, text in kept.items()])
-    return kept
+        given = {row["index"]: row["prediction"] for part in _all_answers(file) for row in whole_lines(part)}
+    wait_for_all()  # nobody writes before everybody has read
+    write_lines(_answers(file), whole_lines(_answers(file)))
+    return given
 
 
-def _row(task: Task, question: Question, prediction: str, root: Path) -> dict[str, Any]:
+def _row(task: Task, question: Question, prediction: str, knowledge: Knowledge) -> dict[str, Any]:
     return {
         "id": question.id,
-        "images": [image.relative_to(root).as_posix() for image in question.images],
+        "images": [knowledge.name_of(image) for image in question.images],
         "text": question.text,
         "answer": question.answer,
         "prediction": prediction,
@@ -290,44 +335,6 @@ def _row(task: Task, question: Question, prediction: str, root: Path) -> dict[st
         "kind": question.kind,
         "group": question.group,
     }
-
-
-def old_skills(knowledge: Knowledge, old: OldSettings, seed: int) -> frozenset[str]:
-    """Return the skills whose old samples may be read under ``seed``: a window that moves by one skill a seed."""
-    skills = list(knowledge.old)
-    return frozenset(skills[(seed + offset) % len(skills)] for offset in range(min(old.skills, len(skills))))
-
-
-def draw_old(knowledge: Knowledge, old: OldSettings, seed: int) -> list[Example]:
-    """Draw the run's old samples without replacement, in equal parts from the seed's skills."""
-    stream = random.Random(digest([seed, "old samples"]))
-    skills = sorted(old_skills(knowledge, old, seed))
-    drawn: list[Example] = []
-    for index, skill in enumerate(skills):
-        share = old.samples // len(skills) + (index < old.samples % len(skills))
-        pool = knowledge.old[skill]
-        drawn += stream.sample(list(pool), min(share, len(pool)))
-    return drawn
-
-
-def draw_held_out(knowledge: Knowledge, calibration: Sequence[Example], seed: int) -> list[Example]:
-    """Draw old samples of the skills that ``calibration`` has none of (of every skill where it has of all)."""
-    stream = random.Random(digest([seed, "held-out samples"]))
-    seen = {example.source for example in calibration}
-    drawn: list[Example] = []
-    for skill, pool in sorted(knowledge.old.items()):
-        if skill in seen and seen != set(knowledge.old):
-            continue
-        left = [example for example in pool if example not in calibration]
-        drawn += stream.sample(left, min(_HELD_OUT_PER_SKILL, len(left)))
-    return drawn
-
-
-def _old_samples(readers: Sequence[str], run: CellRun) -> int:
-    """Count the distinct old samples that were read: replay's own draw, or all of them for anyone else."""
-    if set(readers) == {"replay"}:
-        return len(run.diagnostics["replay/ids"])
-    return len(run.calibration) if readers else 0
 
 
 @torch.inference_mode()

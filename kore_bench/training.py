@@ -17,13 +17,13 @@ from types import FrameType
 from typing import IO, Any, Protocol, TypeVar, cast
 
 import torch
-from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kore_bench.card import TrainSettings
 from kore_bench.checkpoint import PREFIX, Checkpoint, Due, Progress, load_trained, save_trained, seal
 from kore_bench.component import Component, Run
+from kore_bench.distributed import everyone, first, summed, wait_for_all, world
 from kore_bench.errors import UserError
 from kore_bench.lmm import IGNORED, LMM
 
@@ -72,7 +72,8 @@ def train(
 ) -> Trained:
     """Train ``model`` in place on rows of ``input_ids``, ``labels`` and ``images``; one JSON row a step goes to ``log``.
 
-    The order of the data depends on the seed and the number of rows alone. With ``keeping``, checkpoints are written
+    The order of the data depends on the seed and the number of rows alone. Processes that share a cell (DDP) share
+    each batch: the gradients are those of one process with the whole batch. With ``keeping``, checkpoints are written
     about every minute of training (``KORE_BENCH_CHECKPOINT_SECONDS``) and at its end; one that is resumed restores
     weights, optimizer, random state, data order and what the components remember, so that the numbers are those of an
     undisturbed training. Raises UserError where there is nothing to train, FloatingPointError where the loss or a
@@ -92,12 +93,12 @@ def train(
             resumed_at=done.step,
         )  # fmt: skip
     if settings.gradient_checkpointing:
-        model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(
             model, settings, components, run, log, keeping,
             args=_arguments(settings, run.seed, str(keeping.folder) if keeping else scratch, model),
-            train_dataset=Dataset.from_list([dict(row) for row in rows]),
+            train_dataset=rows,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Hooks(trainer, progress))
@@ -107,12 +108,20 @@ def train(
     done = trainer.progress(finished=True)
     if keeping:
         trainer.save_finished(done)
-        if trainer.stop:
+        if any(everyone(trainer.stop)):
             raise Stopped(128 + signal.SIGTERM)
     return Trained(
         steps=done.step, samples=done.samples, tokens=done.tokens, loss=done.loss, seconds=done.seconds,
         resumed_at=resume.progress.step if resume else 0,
     )  # fmt: skip
+
+
+def _earlier(keeping: Keeping | None) -> Progress:
+    """Return how far the training was when this process took it up."""
+    if keeping and keeping.resume:
+        return keeping.resume.progress
+    key = keeping.key if keeping else ""
+    return Progress(key=key, step=0, samples=0, tokens=0, loss=float("nan"), seconds=0.0)
 
 
 class CheckpointedRun(Run, Protocol):
@@ -144,7 +153,7 @@ def _arguments(settings: TrainSettings, seed: int, folder: str, model: LMM) -> T
         output_dir=folder,
         max_steps=steps,
         num_train_epochs=settings.epochs or 1.0,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // world(),
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
@@ -155,6 +164,7 @@ def _arguments(settings: TrainSettings, seed: int, folder: str, model: LMM) -> T
         use_cpu=model.device.type == "cpu",
         seed=seed,
         data_seed=seed,
+        ddp_find_unused_parameters=False,
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
@@ -176,15 +186,14 @@ class _Trainer(Trainer):
         log: IO[str],
         keeping: Keeping | None,
         args: TrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: Sequence[Mapping[str, Any]],
     ) -> None:
         self.lmm, self.components, self.run, self.log_file, self.keeping = lmm, components, run, log, keeping
         self.parts: dict[str, float] = {}
-        resume = keeping.resume if keeping else None
-        earlier = resume.progress if resume else None
-        self.samples, self.tokens = (earlier.samples, earlier.tokens) if earlier else (0, 0)
-        self.last_loss = earlier.loss if earlier else float("nan")
-        self.began = time.monotonic() - (earlier.seconds if earlier else 0.0)
+        self.earlier = _earlier(keeping)
+        self.samples = self.tokens = 0
+        self.last_loss = self.earlier.loss
+        self.began = time.monotonic() - self.earlier.seconds
         self.due = Due(float(os.environ.get(_INTERVAL, "60")))
         self.stop = False
         self.num_parts = 1
@@ -206,9 +215,10 @@ class _Trainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """Return the batches of one step with the number of answer tokens in them all."""
+        """Return this process's batches of one step with the number of answer tokens in all processes' batches."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(int((part["labels"] != IGNORED).sum()) for batch in batches for part in batch["parts"])
+        own = sum(int((part["labels"] != IGNORED).sum()) for batch in batches for part in batch["parts"])
+        return batches, sum(everyone(own))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -235,11 +245,12 @@ class _Trainer(Trainer):
         assert num_items_in_batch is not None  # from get_batch_samples
         loss = answer_loss(outputs.logits, labels) / num_items_in_batch
         self._add("loss", loss)
+        loss = loss * world()  # gradients are averaged over processes, and the count is all processes'
         for component in self.components:
             penalty = component.penalty(self.lmm, {**inputs, "labels": labels}, outputs, self.run)
             if penalty is not None:
                 penalty = penalty / (self.current_gradient_accumulation_steps * self.num_parts)
-                self._add(f"penalty/{component.name}", penalty)
+                self._add(f"penalty/{component.name}", penalty / world())
                 loss = loss + penalty
         self.samples += len(labels)
         self.tokens += int(inputs["attention_mask"].sum())
@@ -255,22 +266,35 @@ class _Trainer(Trainer):
         """Write the step's row to the log and begin the next step's."""
         assert self.lr_scheduler is not None  # made by train()
         rate = self.lr_scheduler.get_last_lr()[0]
-        row = {"step": self.state.global_step, "learning_rate": rate, **self.parts}
-        self.log_file.write(json.dumps(row) + "\n")
-        self.log_file.flush()
-        self.last_loss = self.parts.get("loss", float("nan"))
+        parts = summed(self.parts)
+        row = {"step": self.state.global_step, "learning_rate": rate, **parts}
+        if first():
+            self.log_file.write(json.dumps(row) + "\n")
+            self.log_file.flush()
+        self.last_loss = parts.get("loss", float("nan"))
         self.parts = {}
 
+    def wants_checkpoint(self) -> bool:
+        """Return whether the step that is done should leave a checkpoint; the same on every process."""
+        told = everyone((self.stop, self.due()))
+        self.stop = any(stop for stop, _ in told)
+        return self.stop or told[0][1]
+
     def progress(self, *, finished: bool = False) -> Progress:
-        """Return how far the training is."""
+        """Return how far the training is; every process must call it."""
+        counted = {
+            name: round(value) for name, value in summed({"samples": self.samples, "tokens": self.tokens}).items()
+        }
         return Progress(
-            key=self.keeping.key if self.keeping else "", step=self.state.global_step, samples=self.samples,
-            tokens=self.tokens, loss=self.last_loss, seconds=time.monotonic() - self.began, finished=finished,
+            key=self.earlier.key, step=self.state.global_step, samples=self.earlier.samples + counted["samples"],
+            tokens=self.earlier.tokens + counted["tokens"], loss=self.last_loss,
+            seconds=time.monotonic() - self.began, finished=finished,
         )  # fmt: skip
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained and what the components remember, for a checkpoint."""
-        save_trained(Path(str(output_dir)), self.lmm.model, self.run.states)
+        if first():
+            save_trained(Path(str(output_dir)), self.lmm.model, self.run.states)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Do nothing: `train` has put back what `save_model` wrote."""
@@ -279,7 +303,9 @@ class _Trainer(Trainer):
         assert self.keeping is not None  # a checkpoint is asked for only then
         begin = time.monotonic()
         super()._save_checkpoint(model, trial)
-        seal(self.keeping.folder / f"{PREFIX}{self.state.global_step}", self.progress())
+        progress = self.progress()  # waits for all: every process has written its random state
+        if first():
+            seal(self.keeping.folder / f"{PREFIX}{self.state.global_step}", progress)
         self.due.saved(time.monotonic() - begin)
         if self.stop:
             raise Stopped(128 + signal.SIGTERM)
@@ -288,9 +314,11 @@ class _Trainer(Trainer):
         """Write the last checkpoint, from which a killed evaluation goes on: no optimizer."""
         assert self.keeping is not None
         folder = self.keeping.folder / f"{PREFIX}{self.state.global_step}"
-        shutil.rmtree(folder, ignore_errors=True)
-        save_trained(folder, self.lmm.model, self.run.states)
-        seal(folder, progress)
+        if first():
+            shutil.rmtree(folder, ignore_errors=True)
+            save_trained(folder, self.lmm.model, self.run.states)
+            seal(folder, progress)
+        wait_for_all()
 
 
 class _Hooks(TrainerCallback):
@@ -305,7 +333,7 @@ class _Hooks(TrainerCallback):
         self.trainer.write_step()
         self.progress(state.global_step, state.max_steps)
         last = state.global_step >= state.max_steps  # then the finished training is saved instead
-        control.should_save = bool(self.trainer.keeping) and not last and (self.trainer.stop or self.trainer.due())
+        control.should_save = bool(self.trainer.keeping) and not last and self.trainer.wants_checkpoint()
 
 
 def split_by_length(rows: Sequence[R]) -> list[Sequence[R]]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from kore_bench.calibration import draw_old
 from kore_bench.checkpoint import Due, load_trained, newest, save_trained
 from kore_bench.component import Budget, Component, Defaults, fold
 from kore_bench.examples import Knowledge
@@ -22,7 +23,7 @@ from kore_bench.lmm import LMM
 from kore_bench.models.mini_llava import CARD
 from kore_bench.plan import OldSettings
 from kore_bench.registry import Registry
-from kore_bench.runner import CellRun, adapt, draw_old
+from kore_bench.runner import CellRun, adapt
 from kore_bench.training import Keeping, Stopped, Trained, train
 
 STEPS = 7
