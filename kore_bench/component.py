@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from kore_bench.examples import Example, Item
+    from kore_bench.examples import Example, Item, Knowledge
     from kore_bench.lmm import LMM
+    from kore_bench.statistics import Counting
 
 Layers = Mapping[str, tuple[int, int]]
 """Linear layers of the language model's blocks: name -> (out_features, in_features)."""
+Find = Callable[[str, str], Any]
+"""Returns another plug-in by its kind and name, such as ``("generators", "template")``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,20 @@ class AdapterSpec:
         if self.initialiser:
             raise UserError(f"{self.initialiser} and {component.name} both initialise the adapter: keep one of them")
         return replace(self, initialiser=component.name, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a component takes beside a plain training of its adapter; estimates are made of it before anything loads.
+
+    ``covariance`` and ``fisher``: `measure` reads the covariances of the old samples' inputs, or a Fisher matrix.
+    ``kept`` is how many bytes stay on the device while training; ``forwards`` how many forward passes a step has more.
+    """
+
+    covariance: bool = False
+    fisher: bool = False
+    kept: int = 0
+    forwards: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +114,44 @@ class Component:
         """Return whether the component reads the old-knowledge samples, as the cost table must show."""
         return False
 
+    def old_samples(self, run: Run) -> Collection[str]:
+        """Return the ids of the old samples that it has read: all of the run's, for one that reads any."""
+        return [example.id for example in run.calibration] if self.uses_old_samples() else []
+
+    def needs(self, spec: AdapterSpec, layers: Layers) -> Needs:
+        """Return what it takes beside a plain training, from the folded spec and the layer shapes alone."""
+        return Needs()
+
+    def counting(self, model: LMM) -> Counting | None:
+        """Return how tokens count in the covariances of old inputs that `measure` reads; None where it reads none."""
+        return None
+
     def check(self) -> None:
         """Raise UserError where a hyper-parameter is out of range; called before anything loads."""
+
+    def check_data(self, knowledge: Knowledge, find: Find) -> None:
+        """Raise UserError where the data lack what the component reads; called before a model loads."""
+
+    def uses(self) -> Sequence[tuple[str, str]]:
+        """Return the kind and name of other plug-ins that are worked with (see `Run.find`), such as a generator.
+
+        They must be there before anything loads, and their sources belong to the cell's key.
+        """
+        return ()
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that are read beside the data: their content belongs to the cell's key."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Component):
-    """The component that decides what is trained; a method has exactly one, and its hooks run before the others'."""
+    """The component that decides what is trained; a method has exactly one, and its hooks run before the others'.
+
+    ``kind`` is that of its spec; the card's learning rates go by it.
+    """
+
+    kind: ClassVar[Literal["full", "lora"]] = "lora"
 
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return what this adapter would build on its own."""
@@ -165,6 +213,10 @@ class Run(Protocol):
         """Return one vector an image ``[len(images), d]``, from the base's vision tower."""
         ...
 
+    def find(self, kind: str, name: str) -> Any:
+        """Return another plug-in, one that the component's `uses` names."""
+        ...
+
     def log(self, name: str, value: Any) -> None:
         """Keep a JSON value in the record's diagnostics."""
         ...
@@ -217,8 +269,12 @@ def resolve_rank(rank: int | str, option: str, layers: Layers, defaults: Default
             raise UserError(f"{option}={rank} is no rank: use a whole number, auto, or match:lora@{defaults.rank}")
         outs, ins = sum(out for out, _ in layers.values()), sum(width for _, width in layers.values())
         rank = int(number) * (outs + ins) // outs if freeze_a else int(number)
-    limit = min(width if freeze_a else min(out, width) for out, width in layers.values())
+    limits = {name: width if freeze_a else min(out, width) for name, (out, width) in layers.items()}
+    limit = min(limits.values())
     if not 1 <= rank <= limit:
-        side = "input" if freeze_a else "side"
-        raise UserError(f"{option}={rank} is out of range: the smallest {side} of a layer allows ranks 1 to {limit}")
+        side, narrow = "input" if freeze_a else "side", [name for name in limits if limits[name] < rank]
+        which = f" ({len(narrow)} of {len(limits)} layers are narrower, such as {narrow[0]})" if narrow else ""
+        raise UserError(
+            f"{option}={rank} is out of range: the smallest {side} of a layer allows ranks 1 to {limit}{which}"
+        )
     return rank

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kore_bench.cache import digest, fingerprint
-from kore_bench.card import TrainSettings
-from kore_bench.errors import UserError
+from kore_bench.card import ModelCard, TrainSettings
 from kore_bench.examples import Knowledge
 from kore_bench.plan import REFERENCES, Plan
-from kore_bench.registry import Composition, digest_files
+from kore_bench.registry import Composition, digest_files, digest_sources
 from kore_bench.results import cell_name
 
 _PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
 _IN_CELLS = (
-    "card.py", "checkpoint.py", "component.py", "examples.py", "formats.py", "grid.py", "lmm.py", "measures.py", "plan.py", "runner.py",
-    "spectrum.py", "statistics.py", "task.py", "training.py", "vqa_normalisation.json", "generators/*.py", "models/*.py",
+    "anatomy.py", "calibration.py", "card.py", "chat.py", "checkpoint.py", "component.py", "examples.py", "grid.py", "lmm.py",
+    "measures.py", "plan.py", "rows.py", "runner.py", "source.py", "spectra.py", "spectrum.py", "statistics.py", "task.py", "training.py",
+    "vqa_normalisation.json", "formats/*.py", "generators/*.py", "models/*.py",
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def shared_key(plan: Plan, knowledge: Knowledge) -> dict[str, Any]:
     return {
         "base": base_key(plan),
         "data": knowledge.digest,
-        "tasks": {task.card.name: asdict(task) for task in plan.tasks},
+        "tasks": {task.card.name: task.key() for task in plan.tasks},
         "engine": engine_digest(plan),
         "versions": versions(),
         "old": asdict(plan.old),
@@ -110,8 +110,7 @@ def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str],
     if plan.train.learning_rate:
         return plan.train.learning_rate, {}, "given"
     if entry is None:
-        kind = "full" if method.adapter.name == "full" else "lora"
-        return plan.card.learning_rates[kind], {}, "untuned"
+        return plan.card.learning_rates[method.adapter.kind], {}, "untuned"
     same = plan.method(method.name, tuned).settings() == plan.registry.compose(
         method.name, tuned
     ).settings() and entry.get("conditions") == tuning_conditions(plan)
@@ -121,24 +120,46 @@ def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str],
 def tuning_conditions(plan: Plan) -> dict[str, Any]:
     """Return what a tuned rate holds for, beside model, method and budget: data, training and old samples."""
     train = {name: value for name, value in asdict(plan.train).items() if name != "learning_rate"}
-    return {"data": plan.request.data, "train": train, "old": asdict(plan.old)}
+    # Rates were tuned before there was a calibration: where none is named, the conditions are those.
+    old = {name: value for name, value in asdict(plan.old).items() if value != ""}
+    return {"data": plan.request.data, "train": train, "old": old}
 
 
 def base_key(plan: Plan) -> dict[str, Any]:
-    """Return what identifies the base model: its card's source and, for a folder, the checkpoint's content."""
-    card, folder = plan.card, Path(plan.card.path)
-    content = fingerprint(folder) if folder.is_dir() else card.revision
-    if not content:
-        raise UserError(f"model {card.name}: {card.path} is no folder here, and its card pins no revision")
-    return {"model": card.name, "content": content, "dtype": card.dtype}
+    """Return what identifies the base model: a folder's content or a hub id's commit, and how it is read."""
+    return card_key(plan.card)
+
+
+def card_key(card: ModelCard) -> dict[str, Any]:
+    """Return what identifies a card's model, see `base_key`."""
+    return {
+        "model": card.name, "content": model_content(card), "dtype": card.dtype, "weights": card.weights,
+        "chat template": card.chat_template, "image padding": card.image_padding, "max pixels": card.max_pixels,
+    }  # fmt: skip
+
+
+def model_content(card: ModelCard) -> str:
+    """Return the fingerprint of a card's folder, or the commit of its hub id."""
+    folder = Path(card.path)
+    if folder.is_dir():
+        return fingerprint(folder)
+    from kore_bench.source import resolve_revision
+
+    return resolve_revision(card)
 
 
 def engine_digest(plan: Plan) -> str:
-    """Return the SHA-256 over the engine's and the tasks' sources that can change a figure."""
+    """Return the SHA-256 over the sources that can change a figure: the engine's, the tasks' and the model's card.
+
+    Of tasks all that are ours count, as one may use another's scorer; of other packages' only those of the plan.
+    """
     folder = Path(__file__).parent
     files = [file for pattern in _IN_CELLS for file in sorted(folder.glob(pattern))]
-    tasks = {entry.file for entry in plan.registry.all("tasks").values()}  # all: a task may use a sibling's scorer
-    return digest_files([*files, *sorted(tasks)])
+    roots = {plan.registry.entry("tasks", task.card.name).root for task in plan.tasks}
+    roots |= {found.root for found in plan.registry.all("tasks").values() if found.built_in}
+    cards = plan.registry.all("models")  # a model that was given by its path has none
+    roots |= {cards[plan.card.name].root} if plan.card.name in cards else set()
+    return digest([digest_files(files), digest_sources(roots)])
 
 
 def versions() -> dict[str, str]:

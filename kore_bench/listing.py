@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kore_bench.component import settings_of
-from kore_bench.errors import UserError, nearest
+from kore_bench.generators import Generator
 from kore_bench.registry import Registry
 
 
@@ -21,23 +21,25 @@ def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
     """
     found = registry.all(kind)
     if not name:
-        table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+        table = Table("name", "what it is", "from", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
         for key, entry in found.items():
-            table.add_row(key, Text(_summary(entry.value)))
+            table.add_row(key, Text(_summary(entry.value)), Text(entry.origin))
         return table
     if kind == "methods":
         return _method(registry, name)
-    if name not in found:
-        raise UserError(f"unknown {kind[:-1]} {name!r}: {nearest(name, found)}")
-    value = found[name].value
-    fields = vars(value.card) if kind == "tasks" else vars(value)
+    entry = registry.entry(kind, name)
+    value = entry.value
+    fields = vars(value.card) if kind == "tasks" else vars(value) or {"name": name, "summary": _summary(value)}
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for key, content in fields.items():
         table.add_row(key, Text(str(getattr(content, "__name__", content))))
+    table.add_row("from", Text(f"{entry.origin}: {entry.file}"))
     return table
 
 
 def _summary(value: Any) -> str:
+    if isinstance(value, Generator):
+        return (inspect.getdoc(value) or "").partition("\n")[0]
     return str(getattr(value, "summary", "") or getattr(value, "title", "") or value.card.title)
 
 
@@ -48,6 +50,7 @@ def _method(registry: Registry, name: str) -> RenderableType:
     if name in known:
         method = known[name].value
         parts += [Text(method.summary), Text(f"source: {method.source}")]
+        parts.append(Text(f"from: {known[name].origin}: {known[name].file}"))
     for component in composition.components:
         parts += [Text(), Text(component.name, style="bold"), Text(inspect.getdoc(type(component)) or "")]
         settings = settings_of(component)

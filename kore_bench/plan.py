@@ -6,18 +6,19 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kore_bench.cache import cache_folder
-from kore_bench.card import ModelCard, TrainSettings, parse_setting
-from kore_bench.component import Defaults, fold
+from kore_bench.calibration import calibrated, check_old, check_pictures, draw_old, names_task, settle
+from kore_bench.card import SETTABLE, ModelCard, TrainSettings, card_of, parse_setting
+from kore_bench.component import Component, Defaults, fold
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Knowledge
 from kore_bench.registry import Composition, Registry
-from kore_bench.task import Task
+from kore_bench.task import Task, ToolkitTask
 
 DEFAULT_METHODS = (
     "full", "lora", "replay", "ewc", "kore-augmentation", "kore-null", "kore", "frozen-random", "frozen-top",
@@ -32,7 +33,7 @@ _MINIMUM_DISK = 200 * 2**20
 class Request:
     """The options of one run as the user gave them: plain values, so that a worker process can plan it again.
 
-    ``data`` is ``mini`` or a knowledge folder; ``settings`` are ``name.field=value`` texts; ``tuning`` is a file of
+    ``model`` is a card's name, or a folder or hub id of an image-text model; ``data`` is ``mini`` or a knowledge folder; ``settings`` are ``name.field=value`` texts; ``tuning`` is a file of
     tuned rates (empty: the one shipped for the model); ``split`` is ``validation`` when tuning.
     """
 
@@ -52,11 +53,14 @@ class OldSettings:
     """Which old knowledge methods may read (``--set old.FIELD=VALUE``): the same for every method that reads any.
 
     ``samples`` are drawn from ``skills`` of the seven skills, which rotate with the seed, so that retention can be
-    told apart on skills that were seen and skills that were not.
+    told apart on skills that were seen and skills that were not. ``calibration`` names other sources in their place
+    (``--calibration``): data sets by path or tasks by name, each with its number of samples or in equal parts; then
+    ``skills`` is their number.
     """
 
     samples: int = 256
     skills: int = 4
+    calibration: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +102,16 @@ def make_plan(request: Request) -> Plan:
     Reads no data and imports no torch.
     """
     registry = Registry(tuple(Path(plugin) for plugin in request.plugins))
-    card = registry.find("models", request.model)
     pairs = parse_pairs(request.settings)
+    card = find_card(registry, request.model, pairs)
     train, old = _apply(card.train, "train", pairs), _apply(OldSettings(), "old", pairs)
     if any(key.startswith("train.epochs") for key in pairs) and "train.steps" not in pairs:
         train = replace(train, steps=0)
     train.check()
-    for name, count in asdict(old).items():
-        if count < 1:
-            raise UserError(f"--set old.{name}={count} must be at least 1")
+    for name in ("samples", "skills"):
+        if getattr(old, name) < 1:
+            raise UserError(f"--set old.{name}={getattr(old, name)} must be at least 1")
+    old = settle(old, samples_given="old.samples" in pairs)
     if not request.methods:
         raise UserError("--methods is empty: name at least one, such as kore,lora")
     if not request.seeds:
@@ -115,18 +120,44 @@ def make_plan(request: Request) -> Plan:
         if request.methods.count(name) > 1:
             raise UserError(f"--methods names {name} twice")
     methods = tuple(registry.compose(name, pairs) for name in request.methods)
-    owners = {"train", "old"} | {component.name for method in methods for component in method.components}
+    families = {name.partition(":")[0] for name in request.tasks if ":" in name}
+    owners = (
+        {"model", "train", "old"} | families | {component.name for method in methods for component in method.components}
+    )
     for option in pairs:
         owner = option.split(".")[0]
         if owner not in owners:
             raise UserError(f"--set {option}: no chosen method has a part {owner!r}: {nearest(owner, owners)}")
-    tasks = tuple(registry.find("tasks", name) for name in request.tasks)
+    tasks = tuple(_task(registry, name, pairs) for name in request.tasks)
     if not tasks:
         raise UserError("--tasks is empty: name at least one, such as adaptation,retention")
     return Plan(
         request=request, registry=registry, card=card, methods=methods, tasks=tasks, train=train, old=old,
         tuning=tuple(read_tuning(request.tuning, card.name)),
     )  # fmt: skip
+
+
+def _task(registry: Registry, name: str, pairs: Mapping[str, str]) -> Task:
+    task: Task = registry.find("tasks", name)
+    return _apply(task, name.partition(":")[0], pairs, task.settable) if isinstance(task, ToolkitTask) else task
+
+
+def model_name(request: Request) -> str:
+    """Return the name that a request's model goes by in folders and records: its card's, or its path's last part."""
+    card = card_of(request.model)
+    return card.name if card else request.model
+
+
+def find_card(registry: Registry, model: str, pairs: Mapping[str, str]) -> ModelCard:
+    """Return the card of a model by name, by folder or by hub id (``owner/name``), with ``model.FIELD`` settings.
+
+    Raises UserError with the nearest card where there is none.
+    """
+    known = registry.all("models")
+    card = card_of(model) if model not in known else None
+    card = _apply(card or registry.find("models", model), "model", pairs, SETTABLE)
+    card.check()
+    return card  # type: ignore[no-any-return]
 
 
 def preflight(plan: Plan, folder: Path) -> Knowledge:
@@ -138,20 +169,30 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
     from kore_bench.formats import check_images, read_knowledge
 
     knowledge = read_knowledge(plan.knowledge_folder())
+    check_images(knowledge)
+    knowledge = calibrated(plan, knowledge)
+    task = names_task(plan)
     for method in plan.methods:
         reader = next((part.name for part in method.components if part.uses_old_samples()), None)
         if reader and not knowledge.old:
-            raise UserError(f"{reader} reads old-knowledge samples, and {knowledge.root} has no old.json")
+            raise UserError(
+                f"{reader} reads samples of old knowledge, and {knowledge.root} has no old.json: put one there "
+                "(docs/data.md shows its rows), name other samples by --calibration PATH, or choose methods that read none"
+            )
         if reader:
-            _check_old(knowledge, plan.old)
+            check_old(plan.old, knowledge.old, str(knowledge.root))
+        if task and any(_trains_on_old(part) for part in method.components):
+            raise UserError(
+                f"{method.name} trains on the old samples, and --calibration {task} would let it train on answers that "
+                "a task asks for: leave it out, or calibrate on other data"
+            )
     skipped = [reason for task in plan.tasks if (reason := task.skip(knowledge))]
     if len(skipped) == len(plan.tasks):
         raise UserError(f"nothing to evaluate: {skipped[0]}")
-    if "kore-augmentation" in {part.name for method in plan.methods for part in method.components}:
-        bare = next((item.id for item in knowledge.items if not item.facts), None)
-        if bare is not None:
-            raise UserError(f"kore-augmentation's template generator needs facts.json with facts of item {bare}")
-    check_images(knowledge)
+    for component in {part.name: part for method in plan.methods for part in method.components}.values():
+        component.check_data(knowledge, plan.registry.find)
+    if plan.old.calibration:
+        check_pictures([sample for seed in plan.request.seeds for sample in draw_old(knowledge, plan.old, seed)])
     check_ranks(plan)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if shutil.disk_usage(existing).free < _MINIMUM_DISK:
@@ -159,16 +200,8 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
     return knowledge
 
 
-def _check_old(knowledge: Knowledge, old: OldSettings) -> None:
-    pools = knowledge.old
-    if old.skills > len(pools):
-        raise UserError(f"--set old.skills={old.skills}: {knowledge.root} has old samples of {len(pools)} skills")
-    smallest = min(len(pool) for pool in pools.values())
-    if old.samples > smallest * old.skills:
-        raise UserError(
-            f"--set old.samples={old.samples}: {old.skills} skills of {knowledge.root} have {smallest * old.skills} "
-            "samples in equal parts"
-        )
+def _trains_on_old(part: Component) -> bool:
+    return part.uses_old_samples() and type(part).data is not Component.data
 
 
 def check_ranks(plan: Plan) -> None:
@@ -180,14 +213,30 @@ def check_ranks(plan: Plan) -> None:
         fold(method.components, layers, Defaults(rank=plan.card.rank, dropout=plan.card.dropout))
 
 
+def check_chat(plan: Plan) -> None:
+    """Check that the model's processor and chat template can be used, before a process loads any weight.
+
+    Raises UserError.
+    """
+    from kore_bench.chat import Chat
+    from kore_bench.source import load_processor
+
+    Chat(load_processor(plan.card), plan.card, plan.train.max_length).check()
+
+
 def parse_pairs(settings: Sequence[str]) -> dict[str, str]:
-    """Return ``name.field`` -> value text of ``--set`` options; raises UserError on another form or a repetition."""
+    """Return ``name.field`` -> value text of ``--set`` options, hyphens in ``field`` as underscores.
+
+    Raises UserError on another form, or where two options set the same field.
+    """
     pairs: dict[str, str] = {}
     for text in settings:
         option, equals, value = text.partition("=")
         option = option.strip()
         if not equals or not re.fullmatch(r"[\w-]+\.[\w-]+", option):
             raise UserError(f"--set {text} must have the form name.field=value, such as kore-null.rank=64")
+        owner, _, field_name = option.partition(".")
+        option = f"{owner}.{field_name.replace('-', '_')}"
         if option in pairs:
             raise UserError(f"--set {option} is given twice: {pairs[option]} and {value.strip()}")
         pairs[option] = value.strip()
@@ -217,8 +266,8 @@ def read_tuning(file: str, model: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _apply(settings: Any, owner: str, pairs: Mapping[str, str]) -> Any:
-    known = {item.name for item in dataclasses.fields(settings)}
+def _apply(settings: Any, owner: str, pairs: Mapping[str, str], known: Collection[str] = ()) -> Any:
+    known = known or {item.name for item in dataclasses.fields(settings)}
     for option, text in pairs.items():
         head, _, name = option.partition(".")
         if head == owner:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kore_bench.formats import read_knowledge
+from kore_bench.calibration import plan_knowledge
 from kore_bench.grid import Cell, method_cell, shared_key, tuning_conditions
 from kore_bench.measures import avg
 from kore_bench.plan import Plan
@@ -32,14 +32,13 @@ class Tuner:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.run = plan, RunFolder(folder)
-        self.shared = shared_key(plan, read_knowledge(plan.knowledge_folder()))
+        self.shared = shared_key(plan, plan_knowledge(plan))
         self.trials: dict[str, list[Cell]] = {method.name: [] for method in plan.methods}
         self.stages: tuple[Callable[[], list[Cell]], ...] = (self._first, self._second)
 
     def _first(self) -> list[Cell]:
         for method in self.plan.methods:
-            kind = "full" if method.adapter.name == "full" else "lora"
-            for rate in self.plan.card.tuning_rates[kind]:
+            for rate in self.plan.card.tuning_rates[method.adapter.kind]:
                 self._add(method, rate, {})
         return self._cells()
 

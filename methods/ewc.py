@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kore_bench.component import Component, Method, Run
+from kore_bench.component import AdapterSpec, Component, Layers, Method, Needs, Run
 from kore_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class EWC(Component):
 
         key = {"statistic": "fisher", "examples": [example.id for example in run.calibration]}
         run.state(self)["fisher"] = run.cache(
-            key, lambda: fisher(model.model, model.linears(), model.batches(run.calibration))
+            key,
+            lambda: fisher(
+                model.model, model.linears(), model.batches(run.calibration, model.card.gradient_batch_size)
+            ),
         )
 
     def start(self, model: LMM, run: Run) -> None:
@@ -62,6 +65,11 @@ class EWC(Component):
         ]
         total: torch.Tensor = 0.5 * self.strength * sum(terms)
         return total
+
+    def needs(self, spec: AdapterSpec, layers: Layers) -> Needs:
+        """A Fisher value for every weight of the blocks, and an anchor beside it where the weights are trained."""
+        weights = sum(out * width for out, width in layers.values())
+        return Needs(fisher=True, kept=(8 if spec.kind == "full" else 4) * weights)
 
     def uses_old_samples(self) -> bool:
         """The Fisher diagonal reads old samples."""

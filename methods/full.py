@@ -16,10 +16,11 @@ class Full(Adapter):
     """Every weight of the language model is trained, embeddings and head included; the vision tower is frozen."""
 
     name = "full"
+    kind = "full"
 
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return the spec of full fine-tuning."""
-        return AdapterSpec(kind="full")
+        return AdapterSpec(kind=self.kind)
 
     def adapt(self, model: LMM, run: Run) -> None:
         """Unfreeze; nothing is written, so training starts at the base's weights."""

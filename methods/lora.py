@@ -37,7 +37,7 @@ class LoRA(Adapter):
         """Return a plain LoRA of the asked rank."""
         rank = resolve_rank(self.rank, "lora.rank", layers, defaults, freeze_a=False)
         dropout = self.dropout if isinstance(self.dropout, float) else defaults.dropout
-        return AdapterSpec(kind="lora", rank=rank, alpha=self.alpha or 2 * rank, dropout=dropout)
+        return AdapterSpec(kind=self.kind, rank=rank, alpha=self.alpha or 2 * rank, dropout=dropout)
 
     def adapt(self, model: LMM, run: Run) -> None:
         """Insert the adapter that the folded spec describes; A is drawn from this component's own stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from kore_bench.component import Component, Method, Run
@@ -36,6 +37,10 @@ class Replay(Component):
     def uses_old_samples(self) -> bool:
         """Replay reads old samples."""
         return True
+
+    def old_samples(self, run: Run) -> Collection[str]:
+        """Return the ids of the drawn samples alone."""
+        return [example.id for example in run.examples if example.source.startswith("replay/")]
 
 
 METHOD = Method(

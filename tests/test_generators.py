@@ -1,4 +1,4 @@
-"""The template generator and the lookup of generators by name."""
+"""The template generator: what it writes, and what it cannot write about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Fact, Item
-from kore_bench.generators import SUMMARY_WORDS, generator
+from kore_bench.generators import SUMMARY_WORDS
+from kore_bench.generators.template import GENERATOR as TEMPLATE
 
 VALUES = {"home": "misty valley", "maker": "Ada Weber", "food": "raw oat", "award": "glass bell"}
 SENTENCES = {
@@ -38,13 +39,6 @@ ITEM = Item(
     type="creature",
     facts=FACTS,
 )
-TEMPLATE = generator("template")
-
-
-def test_lookup_finds_the_module_and_suggests_the_nearest_name() -> None:
-    assert TEMPLATE.name == "template"
-    with pytest.raises(UserError, match=r"no generator 'templat': did you mean 'template'\?"):
-        generator("templat")
 
 
 def test_dialogue_covers_every_fact_before_asking_again_and_answers_with_the_texts_sentence() -> None:
@@ -98,11 +92,6 @@ def test_the_seed_decides() -> None:
 
 
 def test_an_item_without_facts_is_named() -> None:
-    bare = replace(ITEM, facts=())
-    for write in (
-        lambda: TEMPLATE.dialogue(bare, random.Random(0), 10),
-        lambda: TEMPLATE.summary(bare, random.Random(0)),
-        lambda: TEMPLATE.quadruplets(bare, random.Random(0), 5),
-    ):
-        with pytest.raises(UserError, match=r"Item 'nubo-plim' has no facts.*facts\.json"):
-            write()
+    TEMPLATE.check(ITEM)
+    with pytest.raises(UserError, match=r"template generator needs facts\.json with facts of item nubo-plim"):
+        TEMPLATE.check(replace(ITEM, facts=()))

@@ -1,120 +1,39 @@
-"""Conformance: what every registered method must hold, and each method's own mathematics."""
+"""Each method's own mathematics; what all of them must hold is in kore_bench.conformance."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from kore_bench.component import Budget, Component, Defaults, fold
+from kore_bench.calibration import draw_held_out, draw_old
+from kore_bench.conformance.prepared import Prepared
 from kore_bench.examples import Example, Knowledge
 from kore_bench.formats import read_knowledge
 from kore_bench.lmm import LMM
-from kore_bench.models.mini_llava import CARD
 from kore_bench.plan import OldSettings
 from kore_bench.registry import Registry
-from kore_bench.runner import BrokenContractError, CellRun, adapt, draw_held_out, draw_old
-from kore_bench.training import train
+from kore_bench.runner import BrokenContractError
 
 REGISTRY = Registry()
-METHODS = sorted(REGISTRY.all("methods"))
-OLD = OldSettings(samples=16)
 
 
 @pytest.fixture(scope="module")
 def knowledge(world: Path) -> Knowledge:
-    whole = read_knowledge(world)
-    return replace(whole, items=whole.items[:6])
+    return read_knowledge(world)
 
 
-class Prepared:
-    """A model that a method has adapted, ready to train."""
-
-    def __init__(
-        self, knowledge: Knowledge, method: str, settings: dict[str, str] | None = None, seed: int = 0
-    ) -> None:
-        torch.set_num_threads(1)
-        self.model = LMM.load(CARD)
-        self.components = REGISTRY.compose(method, settings).components
-        layers = {name: (linear.out_features, linear.in_features) for name, linear in self.model.linears().items()}
-        calibration = draw_old(knowledge, OLD, seed)
-        self.run = CellRun(
-            seed=seed, items=knowledge.items, calibration=calibration,
-            held_out=draw_held_out(knowledge, calibration, seed)[:16],
-            base={"test": CARD.name}, train_projector=False, budget=Budget(steps=3, epochs=0, batch_size=4),
-            spec=fold(self.components, layers, Defaults(rank=CARD.rank)), embed=self.model.embed,
-        )  # fmt: skip
-        adapt(self.model, self.components, self.run, _quiet)
-
-    def state(self, name: str) -> dict[str, object]:
-        return self.run.states[name]
-
-    def component(self, name: str) -> Component:
-        return next(component for component in self.components if component.name == name)
-
-    def train(self, steps: int = 3, rate: float = 1e-3) -> None:
-        settings = replace(CARD.train, steps=steps, batch_size=4, learning_rate=rate)
-        rows = self.model.rows(self.run.examples)
-        train(self.model, rows, settings, self.components, self.run, io.StringIO(), lambda done, total: None)
-
-    def logits(self, knowledge: Knowledge) -> torch.Tensor:
-        batch = next(self.model.batches([item.example() for item in knowledge.items[:2]]))
-        batch.pop("labels")
-        with torch.inference_mode():
-            logits: torch.Tensor = self.model.model(**batch).logits
-        return logits
-
-
-class _Phase:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _quiet(name: str) -> _Phase:
-    return _Phase()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_the_contract(method: str, knowledge: Knowledge, tmp_path: Path) -> None:
-    """`adapt` (called here) asserts an unchanged base, unmoved outputs, and only declared parameters."""
-    prepared = Prepared(knowledge, method)
-    base = {name: value.detach().clone() for name, value in prepared.model.model.named_parameters()}
-    prepared.train()
-    for name, value in prepared.model.model.named_parameters():
-        if not value.requires_grad:
-            assert torch.equal(value, base[name]), f"{name} is frozen but changed"
-    assert any(not torch.equal(value, base[name]) for name, value in prepared.model.model.named_parameters())
-    for component in prepared.components:
-        component.finish(prepared.model, prepared.run)
-    prepared.model.save(tmp_path)
-    torch.manual_seed(12345)
-    fresh = LMM.load(CARD)
-    fresh.load_trained(tmp_path)
-    again = Prepared.__new__(Prepared)
-    again.model = fresh
-    assert torch.allclose(again.logits(knowledge), prepared.logits(knowledge), atol=1e-4)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_equal_seeds_start_every_method_at_the_same_place(method: str, knowledge: Knowledge) -> None:
-    first, second = Prepared(knowledge, method), Prepared(knowledge, method)
-    for (name, one), (_, other) in zip(
-        first.model.model.named_parameters(), second.model.model.named_parameters(), strict=True
-    ):
-        assert torch.equal(one, other), name
-    assert first.run.examples == second.run.examples
+def prepare(knowledge: Knowledge, method: str, settings: dict[str, str] | None = None, seed: int = 0) -> Prepared:
+    return Prepared(knowledge, REGISTRY.compose(method, settings), seed)
 
 
 def test_equal_trainable_parameters(knowledge: Knowledge) -> None:
     def count(method: str) -> int:
         return sum(
-            value.numel() for value in Prepared(knowledge, method).model.model.parameters() if value.requires_grad
+            value.numel() for value in prepare(knowledge, method).model.model.parameters() if value.requires_grad
         )
 
     lora = count("lora")
@@ -141,12 +60,13 @@ def test_old_samples_come_from_four_skills_that_rotate(knowledge: Knowledge) -> 
 
 
 def test_replay_adds_a_share_of_old_samples_and_records_which(knowledge: Knowledge) -> None:
-    prepared = Prepared(knowledge, "replay", {"replay.ratio": "0.5"})
+    prepared = prepare(knowledge, "replay", {"replay.ratio": "0.5"})
     replayed = [example for example in prepared.run.examples if example.source.startswith("replay/")]
     assert len(prepared.run.examples) == 6 + 3
     assert [example.id for example in replayed] == prepared.run.diagnostics["replay/ids"]
-    assert {example.id for example in replayed} <= {example.id for example in prepared.run.calibration}
-    other = Prepared(knowledge, "replay", {"replay.ratio": "0.5"}, seed=1)
+    assert {example.id for example in replayed} < {example.id for example in prepared.run.calibration}
+    assert prepared.component("replay").old_samples(prepared.run) == [example.id for example in replayed]
+    other = prepare(knowledge, "replay", {"replay.ratio": "0.5"}, seed=1)
     assert other.run.diagnostics["replay/ids"] != prepared.run.diagnostics["replay/ids"]
 
 
@@ -157,7 +77,7 @@ def test_replay_adds_a_share_of_old_samples_and_records_which(knowledge: Knowled
 def test_the_ewc_penalty_is_zero_at_the_start_and_then_the_fisher_weighted_distance(
     method: str, knowledge: Knowledge
 ) -> None:
-    prepared = Prepared(knowledge, method, {"ewc.strength": "2"})
+    prepared = prepare(knowledge, method, {"ewc.strength": "2"})
     ewc = prepared.component("ewc")
     start = ewc.penalty(prepared.model, {}, None, prepared.run)
     assert start is not None
@@ -193,7 +113,7 @@ def _effective(model: LMM) -> dict[str, torch.Tensor]:
 def test_the_fisher_is_normalised_and_a_stronger_ewc_moves_less(knowledge: Knowledge) -> None:
     moved = {}
     for strength in ("0", "1"):
-        prepared = Prepared(knowledge, "ewc", {"ewc.strength": strength})
+        prepared = prepare(knowledge, "ewc", {"ewc.strength": strength})
         fisher = prepared.state("ewc")["fisher"]
         assert isinstance(fisher, dict)
         count = sum(value.numel() for value in fisher.values())
@@ -209,7 +129,7 @@ def test_the_fisher_is_normalised_and_a_stronger_ewc_moves_less(knowledge: Knowl
 
 
 def test_kore_trains_on_trees_in_the_null_space(knowledge: Knowledge) -> None:
-    prepared = Prepared(knowledge, "kore")
+    prepared = prepare(knowledge, "kore")
     assert len(prepared.run.examples) == 6 * 8
     assert {example.source for example in prepared.run.examples} == {
         "kore/dialogue", "kore/recognition", "kore/caption", "kore/vqa",
@@ -224,7 +144,7 @@ def test_the_null_space_lets_less_old_energy_through_than_its_controls(knowledge
     """At equal energy on the new data, layer by layer; averaged over layers in logarithms."""
     shares = {}
     for method in ("kore-null", "frozen-random", "frozen-top"):
-        prepared = Prepared(knowledge, method)
+        prepared = prepare(knowledge, method)
         new, old = _energies(prepared, prepared.run.examples), _energies(prepared, prepared.run.calibration)
         shares[method] = sum(math.log(old[layer] / new[layer]) for layer in new) / len(new)
     assert shares["kore-null"] < shares["frozen-random"] < shares["frozen-top"]
@@ -234,7 +154,7 @@ def test_the_null_space_lets_less_old_energy_through_than_its_controls(knowledge
 def test_controls_have_the_null_spaces_energy_on_the_new_data(method: str, knowledge: Knowledge) -> None:
     energies = {}
     for name in ("kore-null", method):
-        prepared = Prepared(knowledge, name)
+        prepared = prepare(knowledge, name)
         energies[name] = _energies(prepared, prepared.run.examples)
     for layer, energy in energies["kore-null"].items():
         assert energies[method][layer] == pytest.approx(energy, rel=1e-3), layer
@@ -260,7 +180,7 @@ def _energies(prepared: Prepared, examples: Sequence[Example]) -> dict[str, floa
 
 
 def test_training_a_too_uses_the_residual_form(knowledge: Knowledge, tmp_path: Path) -> None:
-    prepared = Prepared(knowledge, "kore-null", {"kore-null.freeze-a": "false"})
+    prepared = prepare(knowledge, "kore-null", {"kore-null.freeze-a": "false"})
     assert prepared.run.spec.residual
     assert 0 < prepared.run.diagnostics["adapt/drift"] < 1e-5
     start = {
@@ -268,24 +188,20 @@ def test_training_a_too_uses_the_residual_form(knowledge: Knowledge, tmp_path: P
     }
     prepared.train()
     assert any(not torch.equal(start[name], dict(prepared.model.model.named_parameters())[name]) for name in start)
-    prepared.model.save(tmp_path)
-    again = Prepared.__new__(Prepared)
-    again.model = LMM.load(CARD)
-    again.model.load_trained(tmp_path)
-    assert torch.allclose(again.logits(knowledge), prepared.logits(knowledge), atol=1e-3)
+    assert torch.allclose(prepared.reload(tmp_path), prepared.logits(), atol=1e-3)
 
 
 def test_the_zero_start_and_the_residual_form_are_one(knowledge: Knowledge) -> None:
     """Training B from 0 on W0 equals training B from B0 on W0 - B0 A, with A frozen and no weight decay."""
-    zero = Prepared(knowledge, "kore-null")
-    residual = Prepared(knowledge, "kore-null")
+    zero = prepare(knowledge, "kore-null")
+    residual = prepare(knowledge, "kore-null")
     for name, linear in residual.model.linears().items():
         a = residual.model.factors(name)[0].detach().clone()
         b0 = linear.weight.detach() @ torch.linalg.pinv(a)
         residual.model.set_factors(name, a, b0, freeze_a=True)
     zero.train(steps=4)
     residual.train(steps=4)
-    assert torch.allclose(zero.logits(knowledge), residual.logits(knowledge), atol=5e-3)
+    assert torch.allclose(zero.logits(), residual.logits(), atol=5e-3)
 
 
 # ---- the runner's own assertions
@@ -301,12 +217,12 @@ def test_a_method_that_breaks_the_contract_is_caught(knowledge: Knowledge, monke
     with monkeypatch.context() as patch:
         patch.setattr(Replay, "measure", spoil)
         with pytest.raises(BrokenContractError, match="measure changed a weight"):
-            Prepared(knowledge, "replay")
+            prepare(knowledge, "replay")
     with monkeypatch.context() as patch:
         patch.setattr(Replay, "adapt", lambda self, model, run: model.linears().popitem()[1].weight.data.add_(0.5))
         with pytest.raises(BrokenContractError, match="adapt moved the model's outputs"):
-            Prepared(knowledge, "replay")
+            prepare(knowledge, "replay")
     with monkeypatch.context() as patch:
         patch.setattr(Replay, "adapt", lambda self, model, run: model.base.model.vision_tower.requires_grad_(True))
         with pytest.raises(BrokenContractError, match="would be trained, but lora does not declare it"):
-            Prepared(knowledge, "replay")
+            prepare(knowledge, "replay")

@@ -76,7 +76,7 @@ def test_what_a_method_needs_of_the_data_is_checked_first(world: Path, tmp_path:
     folder = tmp_path / "data"
     shutil.copytree(world, folder)
     (folder / "old.json").unlink()
-    with pytest.raises(UserError, match=r"ewc reads old-knowledge samples, and .* has no old\.json"):
+    with pytest.raises(UserError, match=r"ewc reads samples of old knowledge, and .* has no old\.json"):
         preflight(make_plan(Request(methods=("ewc",), data=str(folder))), tmp_path)
     (folder / "facts.json").unlink()
     with pytest.raises(UserError, match=r"template generator needs facts\.json"):

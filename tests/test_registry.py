@@ -107,7 +107,7 @@ def test_settings_reach_their_component_only() -> None:
         (("kore-null.freeze-a", "maybe"), "--set kore-null.freeze-a=maybe must be true or false"),
         (("kore-augmentation.turns", "x"), "--set kore-augmentation.turns=x must be a whole number"),
         (("kore-augmentation.parts", "trunk"), "unknown part 'trunk'"),
-        (("kore-augmentation.generator", "gpt"), "no generator 'gpt'"),
+        (("kore-augmentation.generator", "gpt"), "kore-augmentation: unknown generator 'gpt': available"),
     ],
 )
 def test_wrong_settings_are_refused(setting: tuple[str, str], message: str) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Fact, Item, Turn
-from kore_bench.generators import Quadruplet, generator
+from kore_bench.generators import Generator, Quadruplet
+from kore_bench.generators.template import GENERATOR as TEMPLATE
 from kore_bench.methods.kore import tree as kore_tree
 from kore_bench.methods.kore.tree import KnowledgeTree, plant, statistics_card
 from kore_bench.mini import language
@@ -48,20 +49,21 @@ ITEM = Item(
         for name, value in RELATIONS.items()
     ),
 )
-TEMPLATE = generator("template")
 
 
 def grow(item: Item = ITEM, *, seed: int = 0, **options: Any) -> KnowledgeTree:
     return plant(item, TEMPLATE, random.Random(seed), **options)
 
 
-class Scripted:
+class Scripted(Generator):
     """A generator that says what the test wants, and ignores every limit."""
 
     name = "scripted"
 
     def __init__(self, *quadruplets: Quadruplet) -> None:
         self.given = list(quadruplets)
+
+    def check(self, item: Item) -> None: ...
 
     def dialogue(self, item: Item, rng: random.Random, limit: int) -> list[Turn]:
         return [Turn(question=f"question {number}", answer="answer") for number in range(20)]

@@ -11,10 +11,15 @@ from kore_bench.examples import Fact, Item, Turn
 from kore_bench.generators import SUMMARY_WORDS, Generator, Quadruplet
 
 
-class TemplateGenerator:
+class TemplateGenerator(Generator):
     """Asks the wordings of the facts, answers with the text's own sentences, summarises by choosing among them."""
 
     name = "template"
+
+    def check(self, item: Item) -> None:
+        """Refuse an item without facts."""
+        if not item.facts:
+            raise UserError(f"the template generator needs facts.json with facts of item {item.id}")
 
     def dialogue(self, item: Item, rng: random.Random, limit: int) -> list[Turn]:
         """Return at most ``limit`` turns: every fact once, then again in other words; sentences are the answers."""
@@ -41,11 +46,6 @@ class TemplateGenerator:
 
 
 def _shuffled(item: Item, rng: random.Random) -> list[Fact]:
-    if not item.facts:
-        raise UserError(
-            f"Item {item.id!r} has no facts, which the template generator writes from: "
-            f"give them in the knowledge folder's facts.json."
-        )
     return rng.sample(item.facts, len(item.facts))
 
 
@@ -67,4 +67,4 @@ def _answer(fact: Fact, sentences: list[str]) -> str:
     return stating[0] if len(stating) == 1 else fact.value
 
 
-GENERATOR: Generator = TemplateGenerator()
+GENERATOR = TemplateGenerator()
