@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,36 @@ import typer
 from rich.console import Console
 
 from kore_bench import __version__
+from kore_bench.config import write_config
 from kore_bench.errors import UserError
+from kore_bench.options import (
+    METHODS,
+    TASKS,
+    Again,
+    Calibration,
+    Config,
+    Data,
+    DataFormat,
+    Debug,
+    DryRun,
+    Folder,
+    GpuName,
+    GpusPerCell,
+    Jobs,
+    Kind,
+    Methods,
+    Model,
+    Name,
+    Plugins,
+    Rerun,
+    SaveConfig,
+    Seeds,
+    Settings,
+    TableFormat,
+    Tasks,
+    Tuning,
+)
+from kore_bench.options import RunFolder as Run
 
 app = typer.Typer(
     name="kore-bench",
@@ -21,59 +51,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+data_app = typer.Typer(help="Check a data set, or write it in another format.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-class Kind(StrEnum):
-    """What `list` can list."""
-
-    methods = "methods"
-    models = "models"
-    tasks = "tasks"
-    reports = "reports"
-
-
-class Rerun(StrEnum):
-    """Which finished cells run again."""
-
-    never = "never"
-    failed = "failed"
-    always = "always"
-
-
-Methods = Annotated[str, typer.Option(help="Methods and mixtures, separated by commas: kore,lora,ewc+replay.")]
-Model = Annotated[str, typer.Option(help="Model card; see [bold]kore-bench list models[/].")]
-Data = Annotated[str, typer.Option(help="Knowledge folder in EVOKE's form, or [bold]mini[/] for the embedded world.")]
-Tasks = Annotated[str, typer.Option(help="Tasks, separated by commas; see [bold]kore-bench list tasks[/].")]
-Seeds = Annotated[int, typer.Option(help="Number of seeds: 0, 1, ..., N-1.", min=1)]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, repeatable: train.steps=480, kore-null.rank=64.")
-]
-Plugins = Annotated[list[str] | None, typer.Option("--plugin", help="A Python file that adds methods, repeatable.")]
-Jobs = Annotated[int, typer.Option(help="Cells at once (0: as many as this machine carries).", min=0)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Folder = Annotated[Path, typer.Option(help="Where runs are kept.")]
-
-_METHODS = "full,lora,replay,ewc,kore-augmentation,kore-null,kore,frozen-random,frozen-top"
-_TASKS = "adaptation,retention,old-facts"
-
-
 @app.command()
 def run(
-    methods: Methods = _METHODS,
+    context: typer.Context,
+    methods: Methods = METHODS,
     model: Model = "mini-llava",
     data: Data = "mini",
-    tasks: Tasks = _TASKS,
+    tasks: Tasks = TASKS,
     seeds: Seeds = 1,
+    calibration: Calibration = "",
     set_: Settings = None,
-    name: Annotated[str, typer.Option(help="Name of the run; the same name goes on with it.")] = "",
+    tuning: Tuning = "",
+    name: Name = "",
     runs: Folder = Path("runs"),
     jobs: Jobs = 0,
-    rerun: Annotated[Rerun, typer.Option(help="Which finished cells run again.")] = Rerun.failed,
-    tuning: Annotated[str, typer.Option(help="File of tuned rates (default: the one shipped for the model).")] = "",
+    gpus_per_cell: GpusPerCell = 1,
+    rerun: Again = Rerun.failed,
+    dry_run: DryRun = False,
+    gpu: GpuName = "",
     plugin: Plugins = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, run none.")] = False,
+    config: Config = None,
+    save_config: SaveConfig = None,
     debug: Debug = False,
 ) -> None:
     """Run methods on a model, beside the untouched base, and write a report.
@@ -81,19 +85,23 @@ def run(
     Cells that are done are not run again: the same command goes on where an interrupted one stopped.
     """
     from kore_bench.plan import Request
+    from kore_bench.session import run_session
 
     request = Request(
         methods=_names(methods), model=model, data=data, tasks=_names(tasks), seeds=tuple(range(seeds)),
-        settings=tuple(set_ or ()), plugins=tuple(plugin or ()), tuning=tuning,
+        settings=_settings(set_, {"old.calibration": calibration}), plugins=tuple(plugin or ()), tuning=tuning,
     )  # fmt: skip
-    from kore_bench.session import run_session
 
-    raise typer.Exit(run_session(request, runs, name, jobs=jobs, rerun=rerun.value, dry_run=dry_run, out=out))
+    code = run_session(
+        request, runs, name, jobs=jobs, rerun=rerun.value, dry_run=dry_run, out=out, gpus_per_cell=gpus_per_cell,
+        gpu=gpu, checked=lambda: write_config(context, save_config) if save_config else None,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/mini-llava.")],
+    run: Run,
     reports: Annotated[str, typer.Option(help="Reports, separated by commas (default: all).")] = "",
     plugin: Plugins = None,
     debug: Debug = False,
@@ -101,12 +109,105 @@ def report(
     """Write tables, figures and pages again from a run's records."""
     from kore_bench.session import report_session
 
-    report_session(run, _names(reports), tuple(plugin or ()), out)
+    raise typer.Exit(report_session(run, _names(reports), tuple(plugin or ()), out))
+
+
+@app.command()
+def show(
+    run: Run,
+    cell: Annotated[
+        str,
+        typer.Argument(help="METHOD (all its seeds), METHOD@SEED, or the start of its folder's name.", metavar="CELL"),
+    ] = "",
+    questions: Annotated[int, typer.Option(help="Questions to show of either kind, best and worst.", min=0)] = 3,
+    debug: Debug = False,
+) -> None:
+    """Show a run's plan and cells, or one cell: scores, losses, costs, settings, best and worst questions."""
+    from kore_bench.results import RunFolder
+    from kore_bench.show import show_session
+
+    show_session(RunFolder(run), cell, questions, out)
+
+
+@app.command()
+def table(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="The table: paper-table or paper-table-fine.")] = "paper-table",
+    format_: Annotated[TableFormat, typer.Option("--format", help="How it is written.")] = TableFormat.latex,
+    n: Annotated[bool, typer.Option("--n", help="Add a row of numbers of questions.")] = False,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Give 95 % intervals in place of the spread.")] = False,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Print one table for pasting into a paper or a page: the best figure bold, the next underlined."""
+    from kore_bench.report import TableStyle
+    from kore_bench.session import table_session
+
+    style = TableStyle(format=format_.value, n=n, intervals=intervals)
+    typer.echo(table_session(run, name, style, tuple(plugin or ())), nl=False)
+
+
+@app.command()
+def compare(
+    run: Run,
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas (default: all that were trained).")] = "",
+    against: Annotated[
+        str, typer.Option(help="Compare each with this one (default: several with each other, one or all with base).")
+    ] = "",
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas (default: all of the run).")] = "",
+    questions: Annotated[int, typer.Option(help="Questions to show on which each side is ahead.", min=0)] = 3,
+    debug: Debug = False,
+) -> None:
+    """Say which method is better, by how much, how sure, and on which questions."""
+    from kore_bench.compare import compare_session
+
+    compare_session(run, _names(methods), against, _names(tasks), questions, out)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/llava-7b.")],
+    cell: Annotated[str, typer.Argument(help="A method that was trained, or METHOD--seedN.")],
+    out_: Annotated[Path, typer.Option("--out", help="New folder to write into.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Write the whole model, the adapter merged into it.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a trained adapter for PEFT, or the merged model for transformers, into a folder of its own."""
+    from kore_bench.export import export_cell
+    from kore_bench.results import RunFolder
+
+    out.print(str(export_cell(RunFolder(run), cell, out_, merge=merge)), soft_wrap=True, markup=False)
+
+
+@app.command()
+def covariance(
+    model: Model = "mini-llava",
+    data: Data = "mini",
+    calibration: Calibration = "",
+    samples: Annotated[int, typer.Option(help="Number of old samples (0: 256, or old.samples).", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The seed that the samples are drawn under.", min=0)] = 0,
+    method: Annotated[str, typer.Option(help="Measure what this method reads.")] = "kore-null",
+    set_: Settings = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Measure the null spaces of a model's inputs alone, block by block, for any later run on the same samples.
+
+    What is measured stays in the cache: the same command goes on where an interrupted one stopped.
+    """
+    from kore_bench.covariance import covariance_session
+    from kore_bench.plan import Request
+
+    settings = _settings(set_, {"old.calibration": calibration, "old.samples": str(samples or "")})
+    request = Request(
+        methods=(method,), model=model, data=data, settings=settings, plugins=tuple(plugin or ()), seeds=(seed,)
+    )
+    raise typer.Exit(covariance_session(request, seed=seed, out=out))
 
 
 @app.command()
 def tune(
-    methods: Methods = _METHODS,
+    methods: Methods = METHODS,
     model: Model = "mini-llava",
     data: Data = "mini",
     set_: Settings = None,
@@ -116,6 +217,7 @@ def tune(
     runs: Folder = Path("runs"),
     jobs: Jobs = 0,
     plugin: Plugins = None,
+    config: Config = None,
     debug: Debug = False,
 ) -> None:
     """Choose each method's learning rate (and strength) on validation items, the same number of trials for each."""
@@ -136,11 +238,45 @@ def list_(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """List methods, models, tasks or reports; with a name, that one's settings and sources."""
+    """List methods, models, tasks, reports or generators; with a name, that one's settings and sources."""
     from kore_bench.listing import listing
     from kore_bench.registry import Registry
 
     out.print(listing(Registry(tuple(Path(path) for path in plugin or ())), kind.value, name))
+
+
+@app.command()
+def doctor(debug: Debug = False) -> None:
+    """Show what is installed and what this machine has: versions, devices, memory, caches, optional packages."""
+    from kore_bench.doctor import doctor_session
+
+    doctor_session(out)
+
+
+DataSet = Annotated[
+    str, typer.Argument(help="EVOKE folder, LLaVA or sharegpt JSON, Hugging Face data set, or [bold]mini[/].")
+]
+
+
+@data_app.command("check")
+def data_check(path: DataSet, debug: Debug = False) -> None:
+    """Count a data set's rows and name what is wrong with them: exit code 1 where not all of it can be used."""
+    from kore_bench.data_session import check_session
+
+    raise typer.Exit(check_session(path, out))
+
+
+@data_app.command("convert")
+def data_convert(
+    source: DataSet,
+    target: Annotated[Path, typer.Argument(help="A new folder to write.")],
+    to: Annotated[DataFormat, typer.Option(help="Format to write.")],
+    debug: Debug = False,
+) -> None:
+    """Write a data set and its images into a new folder in another format."""
+    from kore_bench.data_session import convert_session
+
+    convert_session(source, target, to.value, out)
 
 
 def _version(show: bool) -> None:
@@ -158,13 +294,29 @@ def _main(
     pass
 
 
+def _settings(given: list[str] | None, options: dict[str, str]) -> tuple[str, ...]:
+    """Return the ``--set`` texts, with options that are short for one of them."""
+    return (*(given or ()), *(f"{name}={value}" for name, value in options.items() if value))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+class _Warnings(logging.Handler):
+    """Shows what the engine warns of in a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(f"[bold yellow]warning:[/] {_escaped(record.getMessage())}", soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; exits with 2 for a user's mistake, 1 where a cell failed, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    logging.getLogger("kore_bench").handlers = [_Warnings()]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign shows another, and the command goes on
     try:
         app(arguments)
     except UserError as error:

@@ -1,59 +1,62 @@
-"""What a person sees while cells run: bars on a terminal, plain lines elsewhere."""
+"""What a person sees while cells run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
 
+from kore_bench.board import Board
 from kore_bench.engines import Event
 from kore_bench.grid import Cell
-from kore_bench.results import Record
+from kore_bench.results import Record, RunFolder
 
 
 class Listener:
-    """Follows the events of ``total`` cells on ``console``; use as a context manager and call with each event."""
+    """Follows the events of the cells ``todo`` on ``console``; use as a context manager and call with each event.
 
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total, self.finished = console, total, 0
+    A terminal shows all ``cells`` of ``run`` in a table that goes when they are done and stays when they are
+    interrupted; elsewhere each start and end is a line. ``best``: see `Board`.
+    """
+
+    def __init__(
+        self, console: Console, run: RunFolder, cells: Sequence[Cell], todo: Sequence[Cell], *, best: bool = False
+    ) -> None:
+        self.console, self.total, self.finished = console, len(todo), 0
         self.began: dict[str, float] = {}
-        self.bars: dict[str, TaskID] = {}
-        self.live = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self.overall = self.live.add_task("all cells", total=total, note=f"0 of {total}")
+        kept = {cell.name: record for cell in cells if cell not in todo and (record := run.read(cell.name))}
+        self.board = Board(cells, kept, best=best)
+        self.live: Live | None = None
+        if todo and console.is_terminal and not console.is_dumb_terminal:
+            self.live = Live(self.board, console=console, transient=True, vertical_overflow="crop")
 
     def __enter__(self) -> Self:
-        self.live.start()
+        if self.live:
+            self.live.start(refresh=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.live.stop()
+        if self.live:
+            self.live.transient = error is None
+            self.live.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if self.live:
+            self.board.update(event)
+            return
         name = event.cell.name
         if event.kind == "start":
             self.began[name] = time.monotonic()
-            self.bars[name] = self.live.add_task(escape(title(event.cell)), total=None, note="load")
-            if not self.console.is_terminal:
-                self.console.print(f"start  {title(event.cell)}", soft_wrap=True, markup=False)
-        elif event.kind == "phase" and name in self.bars:
-            self.live.update(
-                self.bars[name], note=event.phase, completed=event.done, total=event.total or None, refresh=False
-            )
+            self.console.print(f"start  {title(event.cell)}", soft_wrap=True, markup=False)
         elif event.kind == "end":
             self.finished += 1
-            if name in self.bars:
-                self.live.remove_task(self.bars.pop(name))
-            self.live.update(self.overall, completed=self.finished, note=f"{self.finished} of {self.total}")
             seconds = time.monotonic() - self.began.get(name, time.monotonic())
             line = f"[{self.finished}/{self.total}] {title(event.cell)}: {outcome(event.record)} ({seconds:.0f} s)"
             self.console.print(line, soft_wrap=True, markup=False)

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kore_bench.bench import Rerun, default_jobs, execute, pending, prepare
-from kore_bench.errors import UserError
+from kore_bench.bench import Rerun, check_gpus, default_jobs, execute, pending, prepare
+from kore_bench.errors import UserError, nearest
 from kore_bench.grid import Cell
-from kore_bench.plan import Plan, Request, read_tuning
+from kore_bench.plan import Plan, Request, model_name, read_tuning
 from kore_bench.progress import Listener, title
 from kore_bench.registry import Registry
-from kore_bench.report import build_all
+from kore_bench.report import BrokenReportsError, TableStyle, build_all, ensure_records
 from kore_bench.results import Record, RunFolder
 from kore_bench.tune import Tuner
 
@@ -63,22 +63,36 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @resumable
 def run_session(
     request: Request, runs: Path, name: str, *, jobs: int, rerun: Rerun, dry_run: bool,
-    out: Console,
+    out: Console, gpus_per_cell: int = 1, gpu: str = "", checked: Callable[[], None] = lambda: None,
 ) -> int:  # fmt: skip
-    """Run a request and write its reports; return the exit code (1 where a cell failed)."""
+    """Run a request and write its reports; return the exit code (1 where a cell failed or a report broke).
+
+    ``dry_run`` shows what each cell would take and runs none; ``gpu`` names the one that must hold them. ``checked``
+    is called once everything that can be checked beforehand is.
+    """
     begin = time.monotonic()
-    folder = runs / (name or request.model)
+    folder = runs / (name or model_name(request))
     with out.status("checking names, settings, data and ranks"):
         plan, cells = prepare(request, folder)
     todo = pending(RunFolder(folder), cells, rerun)
-    jobs = min(jobs or default_jobs(plan, len(todo)), max(1, len(todo)))
+    check_gpus(plan, jobs, gpus_per_cell)
+    checked()
+    jobs = min(jobs or default_jobs(plan, len(todo), gpus_per_cell), max(1, len(todo)))
     out.print(_headline(plan, folder, cells, todo, jobs), soft_wrap=True, markup=False)
     if dry_run:
         out.print(_dry_table(cells, todo))
+    if dry_run or gpu:
+        from kore_bench.fitting import show_costs  # reads the model's configuration: torch
+
+        show_costs(plan, gpu, out)
+    if dry_run:
         return 0
-    with Listener(out, len(todo)) as listen:
-        run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen)
-    files = _report(run, plan.registry, ())
+    with Listener(out, RunFolder(folder), cells, todo) as listen:
+        run = execute(
+            plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, gpus_per_cell=gpus_per_cell
+        )  # fmt: skip
+    with out.status("writing tables, figures and the page"):
+        files, broken = _report(run, plan.registry, ())
     records = run.records()
     out.print(summary_table(records))
     shown = next((file for file in files if file.name == "report.html"), folder)
@@ -86,22 +100,38 @@ def run_session(
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         out.print(f"failed: {record.method}, seed {record.seed}: {record.reason}", soft_wrap=True, markup=False)
-    return 1 if failed else 0
+    for sentence in broken:
+        out.print(sentence, soft_wrap=True, markup=False)
+    return 1 if failed or broken else 0
 
 
-def report_session(folder: Path, names: tuple[str, ...], plugins: tuple[str, ...], out: Console) -> None:
-    """Write reports (all of them without ``names``) from a run's records."""
+def report_session(folder: Path, names: tuple[str, ...], plugins: tuple[str, ...], out: Console) -> int:
+    """Write reports (all of them without ``names``) from a run's records; return the exit code (1 where one broke)."""
     registry = Registry(tuple(Path(plugin) for plugin in plugins))
-    for file in _report(RunFolder(folder), registry, names):
-        out.print(str(file), soft_wrap=True, markup=False)
+    files, broken = _report(RunFolder(folder), registry, names)
+    for line in (*map(str, files), *broken):
+        out.print(line, soft_wrap=True, markup=False)
+    return 1 if broken else 0
+
+
+def table_session(folder: Path, name: str, style: TableStyle, plugins: tuple[str, ...]) -> str:
+    """Return one table of a run as text, from its records."""
+    registry = Registry(tuple(Path(plugin) for plugin in plugins))
+    tables = {key: found.value for key, found in registry.all("reports").items() if found.value.render}
+    if name not in tables:
+        raise UserError(f"{name!r} is no table that can be printed: {nearest(name, tables)}")
+    run = RunFolder(folder)
+    ensure_records(run)
+    text: str = tables[name].render(run, style)
+    return text
 
 
 @resumable
 def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Console) -> int:
     """Tune every method of a request and write the chosen rates; return the exit code (1 where a trial failed)."""
-    folder = runs / f"tune-{request.model}"
+    folder = runs / f"tune-{model_name(request)}"
     if file.exists():
-        read_tuning(str(file), request.model)
+        read_tuning(str(file), model_name(request))
     with out.status("checking names, settings, data and ranks"):
         plan, _ = prepare(request, folder)
     tuner = Tuner(plan, folder)
@@ -110,7 +140,7 @@ def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Co
         todo = pending(RunFolder(folder), cells, "failed")
         count = jobs or default_jobs(plan, len(todo))
         out.print(f"{len(todo)} trials to run of {len(cells)}, {count} at a time", markup=False)
-        with Listener(out, len(todo)) as listen:
+        with Listener(out, RunFolder(folder), cells, todo, best=True) as listen:
             execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)
     entries = tuner.entries()
     tuner.write(file, entries)
@@ -145,11 +175,13 @@ def summary_table(records: list[Record]) -> Table:
     return table
 
 
-def _report(run: RunFolder, registry: Registry, names: tuple[str, ...]) -> list[Path]:
-    if not run.path.is_dir():
-        raise UserError(f"there is no run folder {run.path}")
+def _report(run: RunFolder, registry: Registry, names: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    """Build reports; return the files written, and a sentence for each report that could not be built."""
     chosen = names or tuple(registry.all("reports"))
-    return build_all(run, [registry.find("reports", name) for name in chosen])
+    try:
+        return build_all(run, [registry.find("reports", name) for name in chosen]), []
+    except BrokenReportsError as error:
+        return error.files, error.sentences()
 
 
 def _headline(plan: Plan, folder: Path, cells: list[Cell], todo: list[Cell], jobs: int) -> str:

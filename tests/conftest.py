@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from kore_bench.conformance.options import cache  # noqa: F401 (a fixture)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep the tests' cache apart from the user's."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KORE_BENCH_CACHE", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="session")
-def world(cache: Path) -> Path:
+def world(cache: Path) -> Path:  # noqa: F811 (a fixture is passed by its name)
     """Return the folder of the mini world."""
     from kore_bench.mini import world_folder
 
@@ -51,3 +46,14 @@ def small_world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = [row for number, row in enumerate(rows) if keep(number, row)]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in chosen))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return a headless Chromium (see tests/chromium.py); tests that need one are skipped where there is none."""
+    chromium: Any = importlib.import_module("chromium")
+    found = chromium.find()
+    if found is None:
+        pytest.skip("no chromium on this machine: the page is not looked at in a browser")
+    with chromium.Chromium(found) as one:
+        yield one

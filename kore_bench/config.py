@@ -1,0 +1,202 @@
+"""Options in a YAML file (``--config``) under their own names, and the file that says again what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kore_bench import __version__
+from kore_bench.errors import UserError, nearest
+
+_NOT_IN_FILES = ("config", "save-config", "debug", "help")
+_LISTS = ("methods", "tasks")  # one text with commas on the command line, a list too in a file
+_REPEATED = ("plugin",)
+_SETTINGS = "set"
+
+
+@dataclass(frozen=True)
+class Given:
+    """One option of a config: its name with hyphens, where it stands (file and line), and its value as written.
+
+    ``texts`` has one text for a scalar, else those of a list, or ``name=value`` for the pairs of a mapping.
+    """
+
+    name: str
+    place: str
+    kind: str
+    texts: tuple[str, ...]
+
+
+def read_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Make the options in ``file`` the defaults of the command (callback of an eager option).
+
+    Raises UserError naming the file and the line for what is no YAML mapping, an unknown option, one given twice (also
+    in two spellings), or a value of another type.
+    """
+    if file is None:
+        return None
+    parameters = {_option(parameter): parameter for parameter in context.command.params}
+    allowed = [name for name in parameters if name not in _NOT_IN_FILES]
+    defaults: dict[str, Any] = {}
+    for given in _read(file):
+        if given.name not in allowed:
+            if given.name in _NOT_IN_FILES:
+                raise UserError(f"{given.place}: --{given.name} is for the command line alone")
+            hint = nearest(given.name, allowed)
+            raise UserError(f"{given.place}: {context.command.name} has no option {given.name!r}: {hint}")
+        parameter = parameters[given.name]
+        defaults[str(parameter.name)] = _checked(context, parameter, given)
+    context.meta[_SETTINGS] = defaults.pop("set_", ())
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return file
+
+
+def merge_settings(context: typer.Context, settings: list[str] | None) -> list[str]:
+    """Return ``--set`` of the config, but those that the command line gives again, and then the command line's."""
+    given = list(settings or ())
+    again = {_setting(text) for text in given}
+    return [text for text in context.meta.get(_SETTINGS, ()) if _setting(text) not in again] + given
+
+
+def write_config(context: typer.Context, file: Path) -> None:
+    """Write every option that the command runs with, but ``--dry-run``, in a form that ``--config`` reads.
+
+    Raises UserError where ``file`` is there with another content: it may be somebody's own.
+    """
+    import yaml
+
+    from kore_bench.plan import parse_pairs
+    from kore_bench.results import write_text
+
+    options: dict[str, Any] = {}
+    for parameter in context.command.params:
+        name, value = _option(parameter), context.params.get(str(parameter.name))
+        if name in (*_NOT_IN_FILES, "dry-run") or value is None or value in ("", (), []):
+            continue
+        if name == _SETTINGS:
+            options[name] = {setting: _native(text) for setting, text in parse_pairs(value).items()}
+        elif name in _LISTS:
+            options[name] = [part.strip() for part in value.split(",")]
+        elif name in _REPEATED:
+            options[name] = list(value)
+        else:
+            options[name] = value if isinstance(value, int) else str(value)
+    head = f"# kore-bench {context.command.name} --config {file.name}   (written by kore-bench {__version__})\n"
+    text = head + yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+        raise UserError(f"--save-config {file} is there already, with other content: name another file")
+    write_text(file, text)
+
+
+def _native(text: str) -> int | float | str:
+    """Return a text as the number that is written like it, so that it stands without quotes in a file."""
+    for kind in (int, float):
+        try:
+            if str(kind(text)) == text:
+                return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _option(parameter: Any) -> str:
+    """Return an option's own name: its first long one without the hyphens in front."""
+    return next((name.removeprefix("--") for name in parameter.opts if name.startswith("--")), str(parameter.name))
+
+
+def _setting(text: str) -> str:
+    """Return which setting ``name.field=value`` is about, in one spelling."""
+    owner, _, field = text.partition("=")[0].strip().partition(".")
+    return f"{owner}.{field.replace('-', '_')}"
+
+
+def _checked(context: typer.Context, parameter: Any, given: Given) -> Any:
+    """Return the value that the command line would have given; raises UserError where it is of another type."""
+    if given.name == _SETTINGS:
+        return _settings(given)
+    if given.kind == "mapping" or (given.kind == "sequence" and given.name not in (*_LISTS, *_REPEATED)):
+        raise UserError(f"{given.place}: {given.name} takes {'a list' if given.name in _LISTS else 'one value'}")
+    value = list(given.texts) if given.name in _REPEATED else ",".join(given.texts)
+    try:
+        parameter.process_value(context, value)
+    except typer.BadParameter as error:
+        reason = error.message.rstrip(".")
+        raise UserError(f"{given.place}: {given.name}: {', '.join(given.texts)}: {reason}") from None
+    return value
+
+
+def _settings(given: Given) -> list[str]:
+    seen: dict[str, str] = {}
+    for text in given.texts:
+        if "=" not in text:
+            raise UserError(f"{given.place}: set: {text!r} must have the form name.field=value, or name.field: value")
+        written = text.partition("=")[0]
+        if (other := seen.setdefault(_setting(text), written)) is not written:
+            spelling = "" if other == written else f", once as {other!r}"
+            raise UserError(f"{given.place}: set: {written!r} is given twice{spelling}: keep one")
+    return list(given.texts)
+
+
+def _read(file: Path) -> Iterator[Given]:
+    """Yield the options of a file; raises UserError for what is no mapping, and for one option in two places."""
+    import yaml
+
+    root = _compose(file)
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{file}, line 1: a config has an option on each line, such as 'seeds: 3'")
+    seen: dict[str, tuple[str, int]] = {}
+    for key, value in root.value:
+        line = key.start_mark.line + 1
+        written = _scalar(key, f"{file}, line {line}")
+        name = written.replace("_", "-")
+        if name in seen:
+            other, where = seen[name]
+            spelling = "" if other == written else f", as {other!r}"
+            raise UserError(f"{file}, line {line}: {written!r} is given on line {where} already{spelling}: keep one")
+        seen[name] = written, line
+        place = f"{file}, line {line}"
+        yield Given(name, place, value.id, tuple(_texts(value, f"{place}: {written}")))
+
+
+def _compose(file: Path) -> Any:
+    """Return the root node of a YAML file (None where it is empty): safe, for nothing is built from it."""
+    import yaml
+
+    try:
+        return yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--config {file} is not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{file}, line {line}: this is no YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def _texts(node: Any, place: str) -> Iterator[str]:
+    """Yield the scalars of a node as they are written, and the pairs of a mapping as ``name=value``."""
+    if node.id == "scalar":
+        yield _scalar(node, place)
+    elif node.id == "sequence":
+        for part in node.value:
+            yield _scalar(part, place)
+    else:
+        for key, value in node.value:
+            yield f"{_scalar(key, place)}={_scalar(value, place)}"
+
+
+def _scalar(node: Any, place: str) -> str:
+    line = node.start_mark.line + 1
+    if node.id != "scalar":
+        raise UserError(f"{place}: what stands on line {line} is nested too deeply: give texts and numbers")
+    if node.tag == "tag:yaml.org,2002:null":
+        raise UserError(f"{place}: there is nothing on line {line}: give a value, or leave the option out")
+    return str(node.value)
