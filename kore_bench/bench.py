@@ -14,10 +14,11 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from kore_bench.card import TrainSettings
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell, list_cells, versions
-from kore_bench.plan import Plan, Request, check_chat, make_plan, preflight
+from kore_bench.plan import OldSettings, Plan, Request, check_chat, make_plan, preflight
 from kore_bench.results import CHECKPOINTS, FORMAT, RunFolder, write_text
 
 Rerun = Literal["never", "failed", "always"]
@@ -34,15 +35,19 @@ def prepare(request: Request, folder: Path) -> tuple[Plan, list[Cell]]:
 
 
 def check_same_run(run: RunFolder, plan: Plan) -> None:
-    """Raise UserError where ``run`` was made under another plan; only methods and seeds may be added to a run."""
+    """Raise UserError where ``run`` was made under another plan; only methods and seeds may be added to a run.
+
+    An option that the run's version did not have counts as its default, which says what that version did.
+    """
     old = run.plan()
     new = describe(plan)
+    standard = {"request": _plain(Request()), "train": _plain(plan.card.train), "old": _plain(OldSettings())}
     for part in ("request", "train", "old"):
-        before = dict(old.get(part) or {})
+        before = standard[part] | dict(old.get(part) or {})
         for name, now in new[part].items():
-            if name not in {"methods", "seeds", "plugins"} and before.get(name) != now:
+            if name not in {"methods", "seeds", "plugins"} and before[name] != now:
                 raise UserError(
-                    f"{run.path} is a run with {name} {before.get(name)!r}, not {now!r}: give this one another --name"
+                    f"{run.path} is a run with {name} {before[name]!r}, not {now!r}: give this one another --name"
                 )
 
 
@@ -94,8 +99,15 @@ def execute(
 
 def describe(plan: Plan) -> dict[str, Any]:
     """Return a plan as plain values."""
-    request = json.loads(json.dumps(asdict(plan.request)))
-    return {"request": request, "train": asdict(plan.train), "budget": plan.train.budget, "old": asdict(plan.old)}
+    return {
+        "request": _plain(plan.request), "train": _plain(plan.train), "budget": plan.train.budget, "old": _plain(plan.old),
+    }  # fmt: skip
+
+
+def _plain(settings: Request | TrainSettings | OldSettings) -> dict[str, Any]:
+    """Return settings as YAML reads them back: lists where there are tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return plain
 
 
 def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from kore_bench.bench import check_same_run, write_plan
 from kore_bench.errors import UserError
 from kore_bench.formats import read_knowledge
 from kore_bench.grid import Cell, list_cells, tuning_conditions
 from kore_bench.plan import Request, make_plan, preflight
+from kore_bench.results import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -127,3 +130,16 @@ def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> No
     assert schedule.tuned == "tuned at other settings"
     budget = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.steps=3",)))[-1]
     assert budget.tuned == "untuned"
+
+
+def test_a_run_of_an_earlier_version_goes_on_under_the_defaults_of_what_it_did_not_know(tmp_path: Path) -> None:
+    plan = make_plan(Request(methods=("lora",), seeds=(0,)))
+    run = RunFolder(tmp_path)
+    write_plan(run, plan, [])
+    old = yaml.safe_load((tmp_path / "plan.yaml").read_text())
+    del old["old"]["calibration"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(old))
+    check_same_run(run, plan)
+    check_same_run(run, make_plan(Request(methods=("lora", "ewc"), seeds=(0, 1))))
+    with pytest.raises(UserError, match=r"a run with settings \[\], not \['old\.samples=16'\]: give this one another"):
+        check_same_run(run, make_plan(Request(methods=("lora",), settings=("old.samples=16",))))
