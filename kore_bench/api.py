@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from kore_bench.bench import Rerun, check_gpus, default_jobs, execute, pending, prepare
+from kore_bench.bench import Rerun, execute, prepare, workload
 from kore_bench.errors import UserError, nearest
 from kore_bench.plan import DEFAULT_METHODS, DEFAULT_TASKS, MINI, Request, model_name
 from kore_bench.registry import Registry
@@ -74,9 +74,7 @@ def run(
     # tqdm, which transformers imports and this package does not use, misses widgets in a notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
     plan, cells = prepare(request, folder)
-    todo = pending(RunFolder(folder), cells, rerun)
-    check_gpus(plan, jobs, gpus_per_cell)
-    jobs = min(jobs or default_jobs(plan, len(todo), gpus_per_cell), max(1, len(todo)))
+    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, gpus_per_cell=gpus_per_cell)
     console = Console(quiet=quiet, highlight=False)
     with Listener(console, RunFolder(folder), cells, todo) as listen:
         execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, gpus_per_cell=gpus_per_cell)

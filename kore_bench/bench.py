@@ -62,6 +62,18 @@ def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
     return todo
 
 
+def workload(
+    plan: Plan, folder: Path, cells: Sequence[Cell], *, rerun: Rerun, jobs: int, gpus_per_cell: int = 1
+) -> tuple[list[Cell], int]:
+    """Return the cells still to run, and how many at once (``jobs``; 0: as many as the machine carries).
+
+    Raises UserError where the GPUs do not suffice (see `check_gpus`).
+    """
+    todo = pending(RunFolder(folder), cells, rerun)
+    check_gpus(plan, jobs, gpus_per_cell)
+    return todo, min(jobs or default_jobs(plan, len(todo), gpus_per_cell), max(1, len(todo)))
+
+
 def execute(
     plan: Plan,
     cells: Sequence[Cell],

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kore_bench.bench import Rerun, check_gpus, default_jobs, execute, pending, prepare
+from kore_bench.bench import Rerun, execute, prepare, workload
 from kore_bench.errors import UserError, nearest
 from kore_bench.grid import Cell
 from kore_bench.plan import Plan, Request, model_name, read_tuning
@@ -74,10 +74,8 @@ def run_session(
     folder = runs / (name or model_name(request))
     with out.status("checking names, settings, data and ranks"):
         plan, cells = prepare(request, folder)
-    todo = pending(RunFolder(folder), cells, rerun)
-    check_gpus(plan, jobs, gpus_per_cell)
+    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, gpus_per_cell=gpus_per_cell)
     checked()
-    jobs = min(jobs or default_jobs(plan, len(todo), gpus_per_cell), max(1, len(todo)))
     out.print(_headline(plan, folder, cells, todo, jobs), soft_wrap=True, markup=False)
     if dry_run:
         out.print(_dry_table(cells, todo))
@@ -137,8 +135,7 @@ def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Co
     tuner = Tuner(plan, folder)
     for stage in tuner.stages:
         cells = stage()
-        todo = pending(RunFolder(folder), cells, "failed")
-        count = jobs or default_jobs(plan, len(todo))
+        todo, count = workload(plan, folder, cells, rerun="failed", jobs=jobs)
         out.print(f"{len(todo)} trials to run of {len(cells)}, {count} at a time", markup=False)
         with Listener(out, RunFolder(folder), cells, todo, best=True) as listen:
             execute(plan, cells, folder, jobs=count, rerun="failed", listen=listen)

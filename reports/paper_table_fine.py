@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from kore_bench.report import Report
-from kore_bench.results import RunFolder
 
 from .ranked import RankedTable
 from .summary import BENCHMARKS, Summary
@@ -20,18 +16,6 @@ def columns(summaries: Sequence[Summary]) -> tuple[str, ...]:
 
 
 TABLE = RankedTable(title="Retention in detail and adaptation", columns=columns)
-
-
-def build(run: RunFolder, folder: Path) -> list[Path]:
-    """Write ``tables/paper-fine.csv``, ``.md`` and ``.tex``."""
-    return TABLE.write(run, folder, "paper-fine")
-
-
-REPORT = Report(
-    name="paper-table-fine",
-    title="Benchmarks or dimensions, CEM and F1 for a paper (LaTeX, Markdown, CSV)",
-    kind="table",
-    build=build,
-    render=TABLE.render,
-    frame=TABLE.frame,
+REPORT = TABLE.report(
+    "paper-table-fine", "Benchmarks or dimensions, CEM and F1 for a paper (LaTeX, Markdown, CSV)", "paper-fine"
 )

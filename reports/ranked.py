@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kore_bench.report import TableStyle
+from kore_bench.report import Report, TableStyle
 from kore_bench.results import RunFolder, write_text
 
 from .latex import latex_table
@@ -65,6 +65,13 @@ class RankedTable:
     def frame(self, run: RunFolder, full: bool) -> pandas.DataFrame:
         """Return the same in pandas, a row a method; without ``full`` only what is not a detail of a figure."""
         return data_frame(self.figures(run), full).set_index("method")
+
+    def report(self, name: str, title: str, file: str) -> Report:
+        """Return the table's report, which writes ``tables/<file>`` as CSV, Markdown and LaTeX."""
+        return Report(
+            name=name, title=title, kind="table", build=lambda run, folder: self.write(run, folder, file),
+            render=self.render, frame=self.frame,
+        )  # fmt: skip
 
     def write(self, run: RunFolder, folder: Path, name: str) -> list[Path]:
         """Write ``tables/<name>`` as CSV (full figures), Markdown and LaTeX."""
