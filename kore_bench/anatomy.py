@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from kore_bench.errors import UserError
@@ -18,7 +18,7 @@ PROJECTORS = (
 """What the classes of transformers call the module between the vision tower and the language model."""
 
 _MOSTLY = 0.9
-_INSIDE_ADAPTER = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
+_INSIDE_ADAPTER = re.compile(r"\.(base_layer|lora_\w+|osf_\w+)(\.|$)")
 
 
 def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
@@ -35,9 +35,9 @@ def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
     return next(name for name, module in model.named_modules() if module is blocks), blocks
 
 
-def block_linears(model: Any) -> dict[str, nn.Linear | LoraLayer]:
+def block_linears(model: Any) -> dict[str, nn.Module]:
     """Return the linear layers of the blocks, or the adapters around them, by the untouched model's names."""
-    return {name: module for name, module in _block_modules(model) if isinstance(module, (nn.Linear, LoraLayer))}
+    return {name: module for name, module in _block_modules(model) if isinstance(module, (nn.Linear, BaseTunerLayer))}
 
 
 def projector_name(model: Any) -> str:

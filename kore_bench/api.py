@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kore_bench.bench import Rerun, execute, prepare, workload
 from kore_bench.errors import UserError, nearest
+from kore_bench.launch import Launch
 from kore_bench.plan import DEFAULT_METHODS, DEFAULT_TASKS, MINI, Request, model_name
 from kore_bench.registry import Registry
 from kore_bench.report import Report, build_all, ensure_records
 from kore_bench.results import Record, RunFolder
+from kore_bench.variants import expand
 
 if TYPE_CHECKING:
     import pandas
@@ -36,21 +38,32 @@ def run(
     tasks: Names = DEFAULT_TASKS,
     seeds: int | Sequence[int] = 1,
     settings: Mapping[str, Any] | None = None,
+    sweeps: Mapping[str, Sequence[Any]] | None = None,
     name: str = "",
     runs: str | Path = "runs",
     jobs: int = 0,
     gpus_per_cell: int = 1,
+    strategy: str = "ddp",
+    report_to: Names = (),
     rerun: Rerun = "failed",
     tuning: str | Path = "",
     plugins: Sequence[str | Path] = (),
+    limit: int = 0,
+    offline: bool = False,
+    judge: str = "",
+    judge_url: str = "",
     quiet: bool = False,
 ) -> Run:
     """Run methods on a model, beside the untouched base, and return the run; what is done already is not run again.
 
     The arguments are the options of `kore-bench run` and give the same cells: ``seeds`` is a number of seeds or the
-    seeds themselves, ``settings`` maps ``name.field`` to a value (``{"train.steps": 480}``), ``jobs`` is how many cells
-    run at once (0: as many as the machine carries). ``quiet`` prints nothing. A method that fails is a failed cell and
-    raises nothing: it shows in the run and stands in ``failed``. No page is written: see `Run.report`.
+    seeds themselves, ``settings`` maps ``name.field`` to a value (``{"train.steps": 480}``), ``sweeps``
+    to several, a row each (``{"kore-null.rank": [8, 16]}``), ``jobs`` is how many cells
+    run at once (0: as many as the machine carries), ``strategy`` is ``ddp`` or ``fsdp2``. ``limit`` is the number of questions a task (0: all), ``offline``
+    forbids downloads until the process ends, ``judge`` and ``judge_url`` name the model that grades judged tasks, whose
+    key is read from the environment. ``quiet`` prints nothing. A method that fails is a failed cell and raises nothing:
+    it shows in the run and stands in ``failed``, as does a cell of which a task failed. No page is written: see
+    `Run.report`.
 
     Raises UserError where the arguments or the data are not right; its sentence names the option of the command line.
     """
@@ -60,8 +73,10 @@ def run(
 
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     _check(chosen, rerun, jobs, gpus_per_cell)
+    launch = Launch(gpus_per_cell=gpus_per_cell, strategy=strategy, report_to=_names(report_to))
+    swept = [f"{option}={','.join(map(_value, values))}" for option, values in (sweeps or {}).items()]
     request = Request(
-        methods=_names(methods),
+        methods=expand(_names(methods), swept, Registry(tuple(map(Path, plugins)))),
         model=model,
         data=str(data),
         tasks=_names(tasks),
@@ -69,15 +84,19 @@ def run(
         settings=tuple(f"{option}={_text(value)}" for option, value in (settings or {}).items()),
         plugins=tuple(map(str, plugins)),
         tuning=str(tuning),
+        limit=limit,
+        offline=offline,
+        judge=judge,
+        judge_url=judge_url,
     )
     folder = Path(runs) / (name or model_name(request))
     # tqdm, which transformers imports and this package does not use, misses widgets in a notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
     plan, cells = prepare(request, folder)
-    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, gpus_per_cell=gpus_per_cell)
+    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, launch=launch)
     console = Console(quiet=quiet, highlight=False)
     with Listener(console, RunFolder(folder), cells, todo) as listen:
-        execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, gpus_per_cell=gpus_per_cell)
+        execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, launch=launch)
     return Run(folder, tuple(map(Path, plugins)))
 
 
@@ -106,8 +125,8 @@ class Run:
 
     @property
     def failed(self) -> list[Record]:
-        """Return the records of the cells that did not finish; ``reason`` says why."""
-        return [record for record in self.records if record.status != "done"]
+        """Return the records of the cells that did not finish, or not with every task; ``shortfall`` says why."""
+        return [record for record in self.records if record.status != "done" or record.failed_tasks]
 
     def table(self, name: str = "main-table", *, full: bool = False) -> pandas.DataFrame:
         """Return a table with a row a method (means over seeds), as `kore-bench list reports` names them.
@@ -244,6 +263,11 @@ def _names(names: Names) -> tuple[str, ...]:
 def _text(value: Any) -> str:
     """Return a setting's value as the command line spells it."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _value(value: Any) -> str:
+    """Return one value of a sweep as the command line spells it."""
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _choose(what: str, names: Names | None, known: Collection[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +18,21 @@ from kore_bench.card import TrainSettings
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell, list_cells, versions
+from kore_bench.launch import ALONE, Launch
+from kore_bench.offline import go_offline
 from kore_bench.plan import OldSettings, Plan, Request, check_chat, make_plan, preflight
-from kore_bench.results import CHECKPOINTS, FORMAT, RunFolder, write_text
+from kore_bench.results import CHECKPOINTS, FORMAT, RunFolder, needs_checkpoint, write_text
 
 Rerun = Literal["never", "failed", "always"]
+
+_FREE = ("methods", "seeds", "plugins", "offline", "judge_url")
+"""What may change when a run goes on: which cells it has, and how things are got."""
 
 
 def prepare(request: Request, folder: Path) -> tuple[Plan, list[Cell]]:
     """Plan a request, check everything that can be checked, and list its cells; loads no model and writes nothing."""
+    if request.offline:
+        go_offline()
     plan = make_plan(request)
     run = RunFolder(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -43,35 +50,45 @@ def check_same_run(run: RunFolder, plan: Plan) -> None:
     new = describe(plan)
     standard = {"request": _plain(Request()), "train": _plain(plan.card.train), "old": _plain(OldSettings())}
     for part in ("request", "train", "old"):
-        before = standard[part] | dict(old.get(part) or {})
-        for name, now in new[part].items():
-            if name not in {"methods", "seeds", "plugins"} and before[name] != now:
+        before = _deciding(standard[part] | dict(old.get(part) or {}))
+        for name, now in _deciding(new[part]).items():
+            if before[name] != now:
                 raise UserError(
                     f"{run.path} is a run with {name} {before[name]!r}, not {now!r}: give this one another --name"
                 )
 
 
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a plan that its cells share and that decide a result."""
+    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    if "settings" in kept:
+        kept["settings"] = [text for text in kept["settings"] if not text.startswith("judge.")]
+    return kept
+
+
 def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
-    """Return the cells without a finished record (``failed``: or a failed one; ``always``: all of them)."""
+    """Return the cells without a finished record (``failed``: or one that failed, also in one task; ``always``: all)."""
     todo = []
     for cell in cells:
         record = run.read(cell.name)
-        again = rerun == "always" or record is None or (rerun == "failed" and record.status == "failed")
+        failed = record is not None and (record.status == "failed" or bool(record.failed_tasks))
+        again = rerun == "always" or record is None or (rerun == "failed" and failed)
         if again:
             todo.append(cell)
     return todo
 
 
 def workload(
-    plan: Plan, folder: Path, cells: Sequence[Cell], *, rerun: Rerun, jobs: int, gpus_per_cell: int = 1
+    plan: Plan, folder: Path, cells: Sequence[Cell], *, rerun: Rerun, jobs: int, launch: Launch = ALONE
 ) -> tuple[list[Cell], int]:
     """Return the cells still to run, and how many at once (``jobs``; 0: as many as the machine carries).
 
-    Raises UserError where the GPUs do not suffice (see `check_gpus`).
+    Raises UserError where the GPUs do not suffice (see `check_gpus`) or cells cannot be launched so (`Launch.check`).
     """
     todo = pending(RunFolder(folder), cells, rerun)
-    check_gpus(plan, jobs, gpus_per_cell)
-    return todo, min(jobs or default_jobs(plan, len(todo), gpus_per_cell), max(1, len(todo)))
+    launch.check(plan.methods)
+    check_gpus(plan, jobs, launch.gpus_per_cell)
+    return todo, min(jobs or default_jobs(plan, len(todo), launch.gpus_per_cell), max(1, len(todo)))
 
 
 def execute(
@@ -82,11 +99,11 @@ def execute(
     jobs: int,
     rerun: Rerun,
     listen: Callable[[Event], None],
-    gpus_per_cell: int = 1,
+    launch: Launch = ALONE,
 ) -> RunFolder:
     """Run what is missing and return the run's folder, all of whose cells then have a record.
 
-    ``jobs`` cells run at once, each on ``gpus_per_cell`` GPUs of its own (without a GPU: on as many processes).
+    ``jobs`` cells run at once, each on ``launch.gpus_per_cell`` GPUs of its own (without a GPU: on as many processes).
     A repeated call with the same plan goes on where an earlier one stopped. The plan of the latest call is kept; cells
     of earlier ones stay on disk.
     """
@@ -100,10 +117,10 @@ def execute(
             write_plan(run, plan, cells)
             todo = pending(run, cells, rerun)
             for cell in cells:
-                if cell not in todo:  # killed between its record and the end of its checkpoint
+                if cell not in todo and not needs_checkpoint(run.read(cell.name)):  # killed after its record stood
                     shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
             fresh = rerun == "always"
-            run_cells(plan.request, folder, todo, jobs, listen, fresh=fresh, world=gpus_per_cell, gpus=_gpus())
+            run_cells(plan.request, folder, todo, jobs, listen, fresh=fresh, launch=launch, gpus=_gpus())
     except Timeout:
         raise UserError(f"another run is writing to {folder}: wait for it, or give this one another --name") from None
     return run
@@ -136,7 +153,8 @@ def write_plan(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
     write_text(run.path / "plan.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
     environment = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count()}
     write_text(run.path / "environment.json", json.dumps({**environment, "versions": versions()}, indent=1) + "\n")
-    chosen = [entry for method in plan.methods if (entry := plan.tuned(method.name)) is not None]
+    taken = [plan.tuned(method.name) for method in plan.methods]  # variants share their method's
+    chosen = [entry for entry in plan.tuning if any(entry is one for one in taken)]
     if chosen:
         write_text(run.path / "tuning.json", json.dumps(chosen, indent=1) + "\n")
 

@@ -227,5 +227,6 @@ def _status_of_one(slot: Slot) -> Text:
     if record is None:
         return Text(slot.phase if slot.status == "running" else slot.status, style)
     if record.status == "done":
-        return Text(f"done, {clock(slot.taken)}", style)
+        lacks = Text(f"; {record.shortfall}", _STYLES["failed"]) if record.shortfall else ""
+        return Text.assemble((f"done, {clock(slot.taken)}", style), lacks)
     return Text(f"{record.status}: {record.reason}", style)

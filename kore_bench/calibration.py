@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kore_bench.cache import digest
+from kore_bench.component import Component
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Example, Knowledge, Turn
+from kore_bench.task import Task, ToolkitTask
 
 if TYPE_CHECKING:
     from kore_bench.plan import OldSettings, Plan
-    from kore_bench.task import Task
 
 LEAST = 2
 """Samples that a calibration needs: the covariance of one picture and its text is that of no knowledge."""
@@ -51,6 +52,11 @@ def parse_calibration(text: str) -> tuple[Source, ...]:
     return tuple(sources)
 
 
+def sources_of(old: OldSettings) -> tuple[Source, ...]:
+    """Return the sources of the settings' calibration, none where it is the data's own old samples."""
+    return parse_calibration(old.calibration) if old.calibration else ()
+
+
 def settle(old: OldSettings, *, samples_given: bool) -> OldSettings:
     """Return settings whose ``samples`` and ``skills`` are what the calibration's sources say.
 
@@ -58,7 +64,7 @@ def settle(old: OldSettings, *, samples_given: bool) -> OldSettings:
     """
     if not old.calibration:
         return old
-    sources = parse_calibration(old.calibration)
+    sources = sources_of(old)
     total = sum(source.samples for source in sources)
     if total and samples_given and total != old.samples:
         raise UserError(f"--calibration {old.calibration} takes {total} samples, and old.samples is {old.samples}")
@@ -69,7 +75,7 @@ def shares(old: OldSettings, names: list[str]) -> list[int]:
     """Return how many samples each of the sorted pool ``names`` gives: its own number, or an equal part."""
     if not names:
         return []
-    sources = {_label(source.name): source for source in parse_calibration(old.calibration)} if old.calibration else {}
+    sources = {_label(source.name): source for source in sources_of(old)}
     if any(source.samples for source in sources.values()):
         return [sources[name].samples for name in names]
     return [old.samples // len(names) + (index < old.samples % len(names)) for index in range(len(names))]
@@ -96,17 +102,25 @@ def calibrated(plan: Plan, knowledge: Knowledge) -> Knowledge:
 def read_pools(plan: Plan, knowledge: Knowledge | None) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Return the samples of every source of ``--calibration`` by its label, and a digest of each one's content.
 
-    ``knowledge`` holds the questions of tasks; it may be None where no source is a task, see `names_task`. Raises
-    UserError for a source that is not there or empty, and for two of one label.
+    ``knowledge`` holds the questions of tasks; it may be None where no source asks of it, see `names_task`. Of a
+    toolkit's task the pool holds a source's share and some more, to hold out. Raises UserError for a source that is not
+    there or empty, and for two of one label.
     """
     pools: dict[str, tuple[Example, ...]] = {}
     digests = []
-    for source in parse_calibration(plan.old.calibration):
+    sources = sources_of(plan.old)
+    for source in sources:
         label = _label(source.name)
         if label in pools:
             raise UserError(f"--calibration {plan.old.calibration}: two sources are called {label}: rename one file")
-        task = _tasks(plan).get(source.name)
-        found, content = _asked(task, knowledge) if task and knowledge else _read(source.name, plan)
+        task = _task(plan, source.name)
+        if isinstance(task, ToolkitTask):
+            share = source.samples or -(-plan.old.samples // len(sources))
+            found, content = _of_toolkit(task, share + _HELD_OUT_PER_SKILL)
+        elif task and knowledge:
+            found, content = _asked(task, knowledge)
+        else:
+            found, content = _read(source.name, plan)
         if not found:
             raise UserError(f"--calibration {source.name} holds no samples")
         pools[label] = found
@@ -115,9 +129,38 @@ def read_pools(plan: Plan, knowledge: Knowledge | None) -> tuple[dict[str, tuple
 
 
 def names_task(plan: Plan) -> str:
-    """Return the first source of ``--calibration`` that is a task; empty where there is none."""
-    sources = parse_calibration(plan.old.calibration) if plan.old.calibration else ()
-    return next((source.name for source in sources if source.name in _tasks(plan)), "")
+    """Return the first source of ``--calibration`` that is a task about the knowledge; empty where there is none."""
+    return next((source.name for source in sources_of(plan.old) if _is_own(_task(plan, source.name))), "")
+
+
+def seen_questions(plan: Plan, knowledge: Knowledge, read: Sequence[Example]) -> dict[str, int]:
+    """Return how many questions of each task of the plan are among the old samples that were ``read``.
+
+    Holds only tasks that have some: their scores are of questions whose answers were there to calibrate on.
+    """
+    counts = {}
+    ids, sources = {sample.id for sample in read}, {source.name for source in sources_of(plan.old)}
+    for task in plan.tasks:
+        if isinstance(task, ToolkitTask):
+            counts[task.card.name] = sum(sample.source == task.own_source for sample in read)
+        elif task.card.name in sources:
+            counts[task.card.name] = len(ids & {question.id for question in task.asked(knowledge)})
+    return {name: count for name, count in counts.items() if count}
+
+
+def check_training(plan: Plan, knowledge: Knowledge) -> None:
+    """Raise UserError where a method would train on answers that a task asks for.
+
+    A task about the knowledge may never be trained on, a toolkit's where the run asks it too.
+    """
+    every = [sample for pool in knowledge.old.values() for sample in pool]
+    task = names_task(plan) or next(iter(seen_questions(plan, knowledge, every) if plan.old.calibration else ()), "")
+    for method in plan.methods:
+        if task and any(_trains_on_old(part) for part in method.components):
+            raise UserError(
+                f"{method.name} trains on the old samples, and --calibration {task} would let it train on answers that "
+                "a task asks for: leave it out, or calibrate on other data"
+            )
 
 
 def check_old(old: OldSettings, pools: Mapping[str, tuple[Example, ...]], where: str) -> None:
@@ -195,12 +238,40 @@ def check_pictures(samples: Sequence[Example]) -> None:
             raise UserError(f"--calibration: sample {sample.id!r}: image {str(found.path)!r} {found.problem}")
 
 
-def _tasks(plan: Plan) -> dict[str, Task]:
-    return {name: found.value for name, found in plan.registry.all("tasks").items()}
+def _task(plan: Plan, name: str) -> Task | None:
+    """Return the task that a source names: a registered one, or a toolkit's unless it is a path that is there."""
+    known = plan.registry.all("tasks")
+    if name in known:
+        return plan.task(name)
+    family = any(name.startswith(f"{family.prefix}:") for family in plan.registry.families())
+    return plan.task(name) if family and not Path(name).exists() else None
+
+
+def _is_own(task: Task | None) -> bool:
+    return task is not None and not isinstance(task, ToolkitTask)
+
+
+def _trains_on_old(part: Component) -> bool:
+    return part.uses_old_samples() and type(part).data is not Component.data
 
 
 def _label(name: str) -> str:
     return Path(name).name or name
+
+
+def _of_toolkit(task: ToolkitTask, count: int) -> tuple[tuple[Example, ...], str]:
+    from kore_bench.formats.digests import file_digest
+
+    found = task.samples(count)
+    content = [
+        [
+            sample.id,
+            *((turn.question, turn.answer) for turn in sample.turns),
+            *(file_digest(image).hex() for image in sample.images),
+        ]
+        for sample in found
+    ]
+    return found, digest(content)
 
 
 def _asked(task: Task, knowledge: Knowledge) -> tuple[tuple[Example, ...], str]:
@@ -223,7 +294,8 @@ def _read(name: str, plan: Plan) -> tuple[tuple[Example, ...], str]:
 
     path = Path(name)
     if not path.exists():
-        raise UserError(f"--calibration {name} is neither a file, a folder nor a task: {nearest(name, _tasks(plan))}")
+        known = [*plan.registry.all("tasks"), *(f"{family.prefix}:NAME" for family in plan.registry.families())]
+        raise UserError(f"--calibration {name} is neither a file, a folder nor a task: {nearest(name, known)}")
     if holds_knowledge(path):
         knowledge = read_knowledge(path)
         old = tuple(sample for pool in knowledge.old.values() for sample in pool)

@@ -16,6 +16,8 @@ from kore_bench.errors import UserError
 from kore_bench.examples import Turn
 
 IGNORED = -100  # the label of a token without loss
+Dialogue = Sequence[Mapping[str, Any]]
+"""Messages as chat templates read them: role and content, whose parts are texts and the places of pictures, in order."""
 _IMAGE_CACHE_BYTES = 256 * 2**20
 _TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 
@@ -65,9 +67,10 @@ class Chat:
         ]
         return {"input_ids": encoded["input_ids"][: self.max_length], "labels": labels[: self.max_length]}
 
-    def prompt(self, text: str, images: Sequence[Path]) -> list[int]:
-        """Return the token ids of one user turn, up to where the answer begins."""
-        rendered = self._render([_user(text, len(images))], prompt=True)
+    def prompt(self, text: str | Dialogue, images: Sequence[Path]) -> list[int]:
+        """Return the token ids of one user turn, or of a dialogue's messages, up to where the answer begins."""
+        messages = [_user(text, len(images))] if isinstance(text, str) else list(text)
+        rendered = self._render(messages, prompt=True)
         return cast(list[int], self._tokenise(self._expand(rendered, images))["input_ids"])
 
     @cached_property
@@ -95,7 +98,7 @@ class Chat:
         if self.tokenizer.pad_token_id is None:
             raise UserError(f"model {self.card.name}: its tokenizer has no padding token")
 
-    def _render(self, messages: list[dict[str, Any]], prompt: bool) -> str:
+    def _render(self, messages: list[Any], prompt: bool) -> str:
         return cast(str, self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
 
     def _expand(self, text: str, images: Sequence[Path]) -> str:
@@ -144,9 +147,12 @@ class Chat:
         return self._pictures[path]
 
     def _picture(self, path: Path) -> Image.Image:
-        """Return a picture in RGB, padded to a square with the processor's mean colour where the card says so."""
         with Image.open(path) as image:
-            picture = image.convert("RGB")
+            return self.prepare(image)
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """Return a picture in RGB, padded to a square with the processor's mean colour where the card says so."""
+        picture = image.convert("RGB")
         side = max(picture.size)
         if self.card.image_padding != "square" or picture.size == (side, side):
             return picture

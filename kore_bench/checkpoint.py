@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kore_bench.distributed import first, whole
 from kore_bench.results import write_text
 
 PREFIX = "checkpoint-"
@@ -69,9 +70,19 @@ def seal(folder: Path, progress: Progress) -> None:
 
 
 def save_trained(folder: Path, model: nn.Module, states: Mapping[str, Any]) -> None:
-    """Write the parameters that are trained, and what the components remember (``CellRun.states``)."""
+    """Write the parameters that are trained, and what the components remember (``CellRun.states``).
+
+    Each process of the cell must call it; the first one writes.
+    """
+    trained: dict[str, torch.Tensor] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            full = whole(value.detach())
+            if first():
+                trained[name] = _own(full)
+    if not first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    trained = {name: _own(value) for name, value in model.named_parameters() if value.requires_grad}
     save_file(trained, folder / _TRAINED)
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(states, "", tensors)
@@ -128,7 +139,8 @@ def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
 def _unpack(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     match tree:
         case {"tensor": path, "device": device}:
-            return tensors[path].to(device)
+            # In memory of its own: products round otherwise where a tensor begins off the file's alignment.
+            return tensors[path].clone().to(device)
         case {"map": pairs}:
             return {name: _unpack(part, tensors) for name, part in pairs}
         case {"list": parts}:

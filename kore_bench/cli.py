@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from kore_bench import __version__
+from kore_bench.cli_analyze import app as analyze_app
 from kore_bench.config import write_config
 from kore_bench.errors import UserError
 from kore_bench.options import (
@@ -28,15 +29,25 @@ from kore_bench.options import (
     GpuName,
     GpusPerCell,
     Jobs,
+    Judge,
+    JudgeUrl,
     Kind,
+    Limit,
+    LmEvalPath,
     Methods,
     Model,
     Name,
+    Offline,
+    PlanName,
     Plugins,
+    ReportTo,
     Rerun,
     SaveConfig,
     Seeds,
     Settings,
+    Strategy,
+    StrategyName,
+    Sweep,
     TableFormat,
     Tasks,
     Tuning,
@@ -53,6 +64,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Check a data set, or write it in another format.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+new_app = typer.Typer(help="Write the files that a plug-in begins with.", no_args_is_help=True)
+app.add_typer(new_app, name="new")
+app.add_typer(analyze_app, name="analyze")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -60,18 +74,27 @@ err = Console(stderr=True, highlight=False)
 @app.command()
 def run(
     context: typer.Context,
+    plan: PlanName = "",
     methods: Methods = METHODS,
+    sweep: Sweep = None,
     model: Model = "mini-llava",
     data: Data = "mini",
     tasks: Tasks = TASKS,
     seeds: Seeds = 1,
     calibration: Calibration = "",
+    lm_eval_path: LmEvalPath = "",
     set_: Settings = None,
     tuning: Tuning = "",
+    limit: Limit = 0,
+    judge: Judge = "",
     name: Name = "",
     runs: Folder = Path("runs"),
     jobs: Jobs = 0,
+    judge_url: JudgeUrl = "",
+    offline: Offline = False,
     gpus_per_cell: GpusPerCell = 1,
+    strategy: StrategyName = Strategy.ddp,
+    report_to: ReportTo = "",
     rerun: Again = Rerun.failed,
     dry_run: DryRun = False,
     gpu: GpuName = "",
@@ -84,17 +107,24 @@ def run(
 
     Cells that are done are not run again: the same command goes on where an interrupted one stopped.
     """
+    from kore_bench.launch import Launch
     from kore_bench.plan import Request
+    from kore_bench.registry import Registry
     from kore_bench.session import run_session
+    from kore_bench.variants import expand
 
+    swept = expand(_names(methods), sweep or (), Registry(tuple(Path(path) for path in plugin or ())))
     request = Request(
-        methods=_names(methods), model=model, data=data, tasks=_names(tasks), seeds=tuple(range(seeds)),
-        settings=_settings(set_, {"old.calibration": calibration}), plugins=tuple(plugin or ()), tuning=tuning,
+        methods=swept, model=model, data=data, tasks=_names(tasks), seeds=tuple(range(seeds)),
+        plugins=tuple(plugin or ()), tuning=tuning,
+        settings=_settings(set_, {"old.calibration": calibration, "lm-eval.path": lm_eval_path}),
+        limit=limit, offline=offline, judge=judge, judge_url=judge_url,
     )  # fmt: skip
 
+    launch = Launch(gpus_per_cell=gpus_per_cell, strategy=strategy.value, report_to=_names(report_to))
     code = run_session(
-        request, runs, name, jobs=jobs, rerun=rerun.value, dry_run=dry_run, out=out, gpus_per_cell=gpus_per_cell,
-        gpu=gpu, checked=lambda: write_config(context, save_config) if save_config else None,
+        request, runs, name, jobs=jobs, rerun=rerun.value, dry_run=dry_run, out=out, launch=launch, gpu=gpu,
+        checked=lambda: write_config(context, save_config) if save_config else None,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -180,6 +210,23 @@ def export(
 
 
 @app.command()
+def frontier(
+    run: Run,
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas (default: all that were trained).")] = "",
+    scales: Annotated[str, typer.Option(help="Parts of its change that each cell is given, with commas.")] = (
+        "0.25,0.5,0.75"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Scale each trained cell's change down (WiSE-FT, no retraining): a curve of K.A against K.R, then the reports."""
+    from kore_bench.frontier import frontier_session
+    from kore_bench.session import report_session
+
+    code = frontier_session(run, _names(methods), _numbers("--scales", scales), out)
+    raise typer.Exit(report_session(run, ("frontier", "frontier-table", "page"), (), out) or code)
+
+
+@app.command()
 def covariance(
     model: Model = "mini-llava",
     data: Data = "mini",
@@ -238,7 +285,7 @@ def list_(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """List methods, models, tasks, reports or generators; with a name, that one's settings and sources."""
+    """List methods, models, tasks, reports, generators or plans; with a name, that one's settings and sources."""
     from kore_bench.listing import listing
     from kore_bench.registry import Registry
 
@@ -251,6 +298,26 @@ def doctor(debug: Debug = False) -> None:
     from kore_bench.doctor import doctor_session
 
     doctor_session(out)
+
+
+@new_app.callback()
+def _new() -> None:
+    pass
+
+
+@new_app.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name of the method, such as norm-penalty.")],
+    folder: Annotated[Path, typer.Option(help="Where to write: any folder, or a checkout of kore-bench.")] = Path("."),
+    debug: Debug = False,
+) -> None:
+    """Write a method that works, its tests, which pass, and a page about it: begin from there."""
+    from kore_bench.scaffold import new_method
+
+    written = new_method(name, folder)
+    for file in (written.method, written.test, written.page):
+        out.print(str(file), soft_wrap=True, markup=False)
+    out.print(f"run it:  {written.run}\ntest it: {written.check}", soft_wrap=True, markup=False)
 
 
 DataSet = Annotated[
@@ -301,6 +368,14 @@ def _settings(given: list[str] | None, options: dict[str, str]) -> tuple[str, ..
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return numbers with commas between; raises UserError where one is none."""
+    try:
+        return tuple(map(float, _names(text)))
+    except ValueError:
+        raise UserError(f"{option} {text} are no numbers: write them as 0.25,0.5") from None
 
 
 class _Warnings(logging.Handler):

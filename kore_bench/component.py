@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from packaging.version import Version
 
 from kore_bench.errors import UserError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from kore_bench.lmm import LMM
     from kore_bench.statistics import Counting
 
+T = TypeVar("T")
 Layers = Mapping[str, tuple[int, int]]
 """Linear layers of the language model's blocks: name -> (out_features, in_features)."""
 Find = Callable[[str, str], Any]
@@ -33,7 +37,11 @@ class AdapterSpec:
     ``kind`` is ``full`` (the weights themselves) or ``lora``; ``rank``, ``alpha`` and ``dropout`` are LoRA's.
     ``initialiser`` is the one component that writes the starting factors (empty: LoRA's own, A random and B zero).
     ``freeze_a`` keeps A out of training. ``residual`` says that the base weight becomes W0 - s B0 A0, so that the
-    model starts where it was although B0 is not zero.
+    model starts where it was although B0 is not zero. ``options`` are more of PEFT's ``LoraConfig`` by name, such as
+    ``use_dora``. ``extra`` counts the parameters that are trained beside the factors, such as DoRA's magnitudes.
+    ``leaves`` are the last parts of the names of the layers that are adapted (empty: every linear layer of the blocks).
+    ``form`` names what a layer computes where that is not W0 x + s B A x (empty), such as ``routed experts``:
+    components that read a layer's change as s B A refuse it.
     """
 
     kind: Literal["full", "lora"]
@@ -43,15 +51,35 @@ class AdapterSpec:
     initialiser: str = ""
     freeze_a: bool = False
     residual: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: int = 0
+    leaves: tuple[str, ...] = ()
+    form: str = ""
+
+    def adapted(self, layers: Mapping[str, T]) -> dict[str, T]:
+        """Return those of ``layers``, by their names, that the adapter changes."""
+        return {name: sides for name, sides in layers.items() if not self.leaves or name.split(".")[-1] in self.leaves}
+
+    def check_plain(self, component: Component) -> None:
+        """Raise UserError where a layer's change is not s B A (or that of the weight itself), as ``component`` reads it."""
+        if self.form:
+            raise UserError(
+                f"{component.name} reads a layer's change as B A, which that of {self.form} is not: use "
+                f"lora+{component.name}"
+            )
 
     def claim(self, component: Component, **changes: Any) -> AdapterSpec:
         """Return the spec with ``component`` as its initialiser and ``changes`` applied.
 
-        Raises UserError where the adapter is not low-rank or another component initialises it already.
+        Raises UserError where the adapter is not a plain low-rank one or another component initialises it already.
         """
         if self.kind != "lora":
             raise UserError(
                 f"{component.name} needs a low-rank adapter, {self.kind} has none: use lora+{component.name}"
+            )
+        if self.form:
+            raise UserError(
+                f"{component.name} starts a plain low-rank adapter, not one of {self.form}: use lora+{component.name}"
             )
         if self.initialiser:
             raise UserError(f"{self.initialiser} and {component.name} both initialise the adapter: keep one of them")
@@ -82,10 +110,20 @@ class Component:
     """
 
     name: ClassVar[str] = ""
+    sharded: ClassVar[bool] = False
+    """Whether its `penalty` and `step`, and its adapter, also work on shards (DTensors): see docs/running.md.
+
+    FSDP2 refuses a component that has one of them and does not say so.
+    """
+    by_token: ClassVar[bool] = False
+    """Whether `penalty` is a sum over the batch's answer tokens: it is then divided by the step's, as the task loss is."""
 
     def shape(self, spec: AdapterSpec, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Plan: agree on rank, scale, dropout, initialiser and what trains, from layer shapes alone."""
         return spec
+
+    def check_spec(self, spec: AdapterSpec, layers: Layers) -> None:
+        """Raise UserError where the adapter that all have agreed on is none that the component works with."""
 
     def data(self, examples: list[Example], run: Run) -> list[Example]:
         """Augment or mix the training data; the only hook whose order (left to right) matters."""
@@ -101,7 +139,10 @@ class Component:
         """Read the finished starting point (anchor, Fisher)."""
 
     def penalty(self, model: LMM, batch: Mapping[str, torch.Tensor], outputs: Any, run: Run) -> torch.Tensor | None:
-        """Return a scalar that is added to the task loss of each optimizer step, logged as ``penalty/<name>``."""
+        """Return a scalar that is added to the task loss of each optimizer step, logged as ``penalty/<name>``.
+
+        It is averaged over a step's batches and over processes, or divided by the step's answer tokens (`by_token`).
+        """
         return None
 
     def step(self, model: LMM, run: Run) -> None:
@@ -148,10 +189,13 @@ class Component:
 class Adapter(Component):
     """The component that decides what is trained; a method has exactly one, and its hooks run before the others'.
 
-    ``kind`` is that of its spec; the card's learning rates go by it.
+    ``kind`` is that of its spec; the card's learning rates go by it. ``portable`` says whether PEFT alone can load what
+    it saves, and merge it into the base. ``leaves``: see `AdapterSpec`.
     """
 
     kind: ClassVar[Literal["full", "lora"]] = "lora"
+    portable: ClassVar[bool] = True
+    leaves: ClassVar[tuple[str, ...]] = ()
 
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return what this adapter would build on its own."""
@@ -160,6 +204,10 @@ class Adapter(Component):
     def trainable(self, name: str, spec: AdapterSpec) -> bool:
         """Return whether the parameter called ``name`` is declared as trained."""
         raise NotImplementedError
+
+    def load(self, model: LMM, folder: Path) -> None:
+        """Put what was trained and saved in ``folder`` onto the clean base."""
+        model.load_trained(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,12 +294,36 @@ def settings_of(component: Component) -> dict[str, Any]:
 
 
 def fold(components: Sequence[Component], layers: Layers, defaults: Defaults) -> AdapterSpec:
-    """Fold `shape` over the components, the adapter first; raises UserError where two claim the same thing."""
+    """Fold `shape` over the components, the adapter first; raises UserError where two claim the same thing.
+
+    An adapter of some of the layers has LoRA's trainable budget all the same: the default rank grows in proportion.
+    """
     adapter = next(component for component in components if isinstance(component, Adapter))
-    spec = adapter.spec(layers, defaults)
+    adapted, defaults = _narrow(adapter, layers, defaults)
+    spec = replace(adapter.spec(adapted, defaults), leaves=adapter.leaves)
     for component in components:
-        spec = component.shape(spec, layers, defaults)
+        spec = component.shape(spec, adapted, defaults)
+    for component in components:
+        component.check_spec(spec, adapted)
     return spec
+
+
+def _narrow(adapter: Adapter, layers: Layers, defaults: Defaults) -> tuple[Layers, Defaults]:
+    adapted = AdapterSpec(kind=adapter.kind, leaves=adapter.leaves).adapted(layers)
+    if not adapted:
+        leaves = sorted({name.split(".")[-1] for name in layers})
+        raise UserError(
+            f"{adapter.name} adapts {', '.join(adapter.leaves)}, and this model's layers are called {', '.join(leaves)}"
+        )
+    whole, part = (sum(out + width for out, width in some.values()) for some in (layers, adapted))
+    return adapted, replace(defaults, rank=defaults.rank * whole // part)
+
+
+def check_peft(owner: str, oldest: str) -> None:
+    """Raise UserError where the installed PEFT is older than ``oldest``, the first that has what ``owner`` needs."""
+    found = version("peft")
+    if Version(found) < Version(oldest):
+        raise UserError(f"{owner} needs PEFT {oldest} or newer, {found} is installed: pip install -U 'peft>={oldest}'")
 
 
 def resolve_rank(rank: int | str, option: str, layers: Layers, defaults: Defaults, *, freeze_a: bool) -> int:

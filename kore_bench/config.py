@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import typer
 from kore_bench import __version__
 from kore_bench.errors import UserError, nearest
 
-_NOT_IN_FILES = ("config", "save-config", "debug", "help")
+_NOT_IN_FILES = ("config", "plan", "save-config", "debug", "help")
 _LISTS = ("methods", "tasks")  # one text with commas on the command line, a list too in a file
-_REPEATED = ("plugin",)
+_REPEATED = ("plugin", "sweep")
+_PAIRS = ("sweep",)  # a mapping too in a file
 _SETTINGS = "set"
 
 
@@ -39,27 +40,45 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     """
     if file is None:
         return None
+    place_defaults(context, read_options(context, file_options(compose(file, "--config"), file)), over=True)
+    return file
+
+
+def read_options(context: typer.Context, options: Iterable[Given]) -> dict[str, Any]:
+    """Return the values of options by the command's parameters; raises UserError where one is none, or of another type."""
     parameters = {_option(parameter): parameter for parameter in context.command.params}
     allowed = [name for name in parameters if name not in _NOT_IN_FILES]
-    defaults: dict[str, Any] = {}
-    for given in _read(file):
+    values: dict[str, Any] = {}
+    for given in options:
         if given.name not in allowed:
             if given.name in _NOT_IN_FILES:
                 raise UserError(f"{given.place}: --{given.name} is for the command line alone")
             hint = nearest(given.name, allowed)
             raise UserError(f"{given.place}: {context.command.name} has no option {given.name!r}: {hint}")
         parameter = parameters[given.name]
-        defaults[str(parameter.name)] = _checked(context, parameter, given)
-    context.meta[_SETTINGS] = defaults.pop("set_", ())
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return file
+        values[str(parameter.name)] = _checked(context, parameter, given)
+    return values
+
+
+def place_defaults(context: typer.Context, values: Mapping[str, Any], *, over: bool) -> None:
+    """Make ``values`` the defaults of the command, over those that other files gave before, or under them."""
+    own = dict(values)
+    settings, before = own.pop("set_", []), context.meta.get(_SETTINGS, [])
+    context.meta[_SETTINGS] = _merged(before, settings) if over else _merged(settings, before)
+    known = context.default_map or {}
+    context.default_map = {**known, **own} if over else {**own, **known}
 
 
 def merge_settings(context: typer.Context, settings: list[str] | None) -> list[str]:
     """Return ``--set`` of the config, but those that the command line gives again, and then the command line's."""
-    given = list(settings or ())
-    again = {_setting(text) for text in given}
-    return [text for text in context.meta.get(_SETTINGS, ()) if _setting(text) not in again] + given
+    return _merged(context.meta.get(_SETTINGS, ()), settings or ())
+
+
+def _merged(settings: Iterable[str], over: Iterable[str]) -> list[str]:
+    """Return ``settings`` but those that ``over`` gives again, and then ``over``."""
+    over = list(over)
+    again = {_setting(text) for text in over}
+    return [text for text in settings if _setting(text) not in again] + over
 
 
 def write_config(context: typer.Context, file: Path) -> None:
@@ -118,7 +137,9 @@ def _checked(context: typer.Context, parameter: Any, given: Given) -> Any:
     """Return the value that the command line would have given; raises UserError where it is of another type."""
     if given.name == _SETTINGS:
         return _settings(given)
-    if given.kind == "mapping" or (given.kind == "sequence" and given.name not in (*_LISTS, *_REPEATED)):
+    if (given.kind == "mapping" and given.name not in _PAIRS) or (
+        given.kind == "sequence" and given.name not in (*_LISTS, *_REPEATED)
+    ):
         raise UserError(f"{given.place}: {given.name} takes {'a list' if given.name in _LISTS else 'one value'}")
     value = list(given.texts) if given.name in _REPEATED else ",".join(given.texts)
     try:
@@ -141,11 +162,10 @@ def _settings(given: Given) -> list[str]:
     return list(given.texts)
 
 
-def _read(file: Path) -> Iterator[Given]:
-    """Yield the options of a file; raises UserError for what is no mapping, and for one option in two places."""
+def file_options(root: Any, file: Path) -> Iterator[Given]:
+    """Yield the options of a file's root node; raises UserError for no mapping, and for one option in two places."""
     import yaml
 
-    root = _compose(file)
     if root is None:
         return
     if not isinstance(root, yaml.MappingNode):
@@ -164,16 +184,16 @@ def _read(file: Path) -> Iterator[Given]:
         yield Given(name, place, value.id, tuple(_texts(value, f"{place}: {written}")))
 
 
-def _compose(file: Path) -> Any:
+def compose(file: Path, option: str) -> Any:
     """Return the root node of a YAML file (None where it is empty): safe, for nothing is built from it."""
     import yaml
 
     try:
         return yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
     except OSError as error:
-        raise UserError(f"--config {file} cannot be read: {error.strerror}") from None
+        raise UserError(f"{option} {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"--config {file} is not UTF-8 text") from None
+        raise UserError(f"{option} {file} is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{file}, line {line}: this is no YAML: {error.problem}") from None

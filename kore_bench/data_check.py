@@ -124,6 +124,8 @@ def _knowledge_counts(knowledge: Knowledge) -> dict[str, Table]:
         tables["retention"] = more
     if knowledge.old_facts:
         tables["old facts"] = {"all": {"questions": len(knowledge.old_facts)}}
+    if knowledge.probes:
+        tables["probes"] = {sort: {"questions": len(questions)} for sort, questions in knowledge.probes.items()}
     return tables
 
 

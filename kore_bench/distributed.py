@@ -6,7 +6,10 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -93,6 +96,12 @@ def summed(values: Mapping[str, float]) -> dict[str, float]:
     """Return every name's sum over the processes, which must all have the same names."""
     parts = everyone(dict(values))
     return {name: sum(part[name] for part in parts) for name in values}
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as it is, or gathered where the processes hold shards of it; each process must call it."""
+    full: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return full
 
 
 def _together() -> bool:

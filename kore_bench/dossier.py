@@ -31,6 +31,7 @@ def print_cells(run: RunFolder, places: Sequence[Place], questions: int, out: Co
     done = [place.record for place in places if place.record and place.status == "done"]
     if done:
         _section("Scores", scores_table(done), out)
+        _section("Tasks", facts(_outcomes(done)), out)
     _section("Training", facts(_curves(run, places)), out)
     if not done:
         return
@@ -47,10 +48,23 @@ def _title(run: RunFolder, places: Sequence[Place], out: Console) -> None:
     for place in places:
         folder = run.cell(place.name)
         trace = folder / "traceback.txt"
-        style = "" if place.status == "done" else "bold red"
+        style = "bold red" if place.reason or place.status != "done" else ""
         reason = f": {one_line(place.reason)}" if place.reason else ""
         out.print(Text.assemble(f"seed {place.seed} ", (f"{place.status}{reason}", style)), soft_wrap=True)
         out.print(Text(f"  {trace if place.status == 'failed' and trace.exists() else folder}", "dim"), soft_wrap=True)
+
+
+def _outcomes(records: Sequence[Record]) -> dict[str, str]:
+    """Return what there is to say of tasks beside their scores: skipped or failed and why, limited, graded by whom."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for name, outcome in record.tasks.items():
+            words = [] if outcome.status == "done" else [f"{outcome.status}: {outcome.reason}"]
+            words += [f"graded by {outcome.judge}"] if outcome.judge else []
+            words += [f"a sample: --limit {outcome.limit}"] if outcome.limit else []
+            words += [outcome.note] if outcome.note else []
+            found.setdefault(name, []).extend(words)
+    return {name: one_line("; ".join(dict.fromkeys(words))) for name, words in found.items() if words}
 
 
 def _section(title: str, body: Table, out: Console) -> None:

@@ -23,8 +23,9 @@ from kore_bench.cache import fetch_folder, forget_folder, keep_folder
 from kore_bench.distributed import Place, first, free_port, the_first, wait_for_all, world
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell
+from kore_bench.launch import ALONE, Launch
 from kore_bench.plan import Request, make_plan
-from kore_bench.results import CHECKPOINTS, Record, RunFolder
+from kore_bench.results import CHECKPOINTS, Record, RunFolder, needs_checkpoint
 
 _PROGRESS_INTERVAL = 0.2
 _PATIENCE = 60.0  # seconds for a training step and its checkpoint
@@ -123,6 +124,7 @@ class _Job:
     request: Request
     folder: Path
     fresh: bool
+    launch: Launch
 
 
 def run_cells(
@@ -132,18 +134,18 @@ def run_cells(
     jobs: int,
     listen: Callable[[Event], None],
     fresh: bool = False,
-    world: int = 1,
+    launch: Launch = ALONE,
     gpus: int = 0,
 ) -> None:
     """Run ``cells``, ``jobs`` at once, in order; every cell leaves a record in ``folder``, failed ones too.
 
-    ``world`` processes share each cell (DDP). With ``gpus``, every process has one of the machine's ``gpus`` GPUs to
-    itself; ``jobs * world`` must not exceed them. ``fresh`` runs cells from their beginning instead of going on with
+    ``launch`` says how many processes share each cell and how. With ``gpus``, every process has one of the machine's
+    ``gpus`` GPUs to itself; ``jobs`` times the processes of a cell must not exceed them. ``fresh`` runs cells from their beginning instead of going on with
     what a stopped run left, and references anew instead of taking kept ones. A worker that dies (killed, out of
     memory) fails its cell alone; another takes its place. An interruption ends the workers, after a checkpoint of what
     is training, and passes on; finished cells keep their records.
     """
-    job = _Job(request, folder, fresh)
+    job, world = _Job(request, folder, fresh, launch), launch.gpus_per_cell
     waiting = list(cells)
     slots = [tuple(range(slot * world, (slot + 1) * world)) if gpus else () for slot in range(min(jobs, len(waiting)))]
     workers = [_Worker(job, devices, world) for devices in slots]
@@ -245,25 +247,28 @@ def _work(pipe: Connection, job: _Job, place: Place) -> None:
         if first():
             pipe.send(Event("start", cell))
         listener = _throttled(pipe, cell) if first() else _quiet
-        record = _run(plan, cell, knowledge, RunFolder(job.folder), listener, job.fresh)
+        record = _run(plan, cell, knowledge, RunFolder(job.folder), listener, job)
         if first():
             pipe.send(Event("end", cell, record=record))
 
 
 def _run(
-    plan: Any, cell: Cell, knowledge: Any, run: RunFolder, listener: Callable[[str, int, int], None], fresh: bool
+    plan: Any, cell: Cell, knowledge: Any, run: RunFolder, listener: Callable[[str, int, int], None], job: _Job
 ) -> Record:
     from kore_bench.runner import run_cell
 
+    fresh = job.fresh
+    earlier = the_first(run.read(cell.name) if first() and not fresh else None)
     if first():
-        run.forget(cell.name)
+        if not needs_checkpoint(earlier):
+            run.forget(cell.name)
         if fresh:
             shutil.rmtree(run.cell(cell.name), ignore_errors=True)
     wait_for_all()
     if cell.reference and not fresh and (kept := the_first(_kept(cell, run) if first() else None)) is not None:
         return kept
     try:
-        record = run_cell(plan, cell, knowledge, run.cell(cell.name), listener)
+        record = run_cell(plan, cell, knowledge, run.cell(cell.name), listener, earlier, job.launch)
     except Exception as error:  # noqa: BLE001 (whatever went wrong becomes the record of a failed cell)
         record = _failed(cell, error, run.cell(cell.name))
         if world() > 1:  # the others may wait for this process for ever
@@ -271,8 +276,9 @@ def _run(
             os._exit(1)
     if first():
         run.write(cell.name, record)
-        shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
-        if record.reference and record.status == "done":
+        if not needs_checkpoint(record):
+            shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
+        if record.reference and record.status == "done" and not record.failed_tasks:
             keep_folder(run.cell(cell.name), cell.name)
     return record
 

@@ -20,6 +20,7 @@ from kore_bench.component import AdapterSpec, Budget, Component, Defaults, Needs
 from kore_bench.examples import Example, Knowledge, Question
 from kore_bench.gpus import Gpu
 from kore_bench.grid import decide_rate
+from kore_bench.launch import ALONE, Launch
 from kore_bench.plan import Plan
 from kore_bench.registry import Composition
 from kore_bench.spectra import KEPT_EIGENVECTORS
@@ -90,14 +91,19 @@ class Estimate:
         return self.peak <= USABLE * gpu.memory * GIB
 
 
-def estimate_plan(plan: Plan, knowledge: Knowledge) -> list[Estimate]:
+def estimate_plan(plan: Plan, knowledge: Knowledge, launch: Launch = ALONE) -> list[Estimate]:
     """Return the estimate of one cell of every method of a plan; raises UserError as the model's configuration does."""
     sizes = read_architecture(plan.card)
-    return [estimate_method(plan, method, find_load(plan, method, knowledge, sizes), sizes) for method in plan.methods]
+    return [
+        estimate_method(plan, method, find_load(plan, method, knowledge, sizes), sizes, launch)
+        for method in plan.methods
+    ]
 
 
-def estimate_method(plan: Plan, method: Composition, load: Load, sizes: Architecture) -> Estimate:
-    """Return the estimate of one cell of ``method``."""
+def estimate_method(
+    plan: Plan, method: Composition, load: Load, sizes: Architecture, launch: Launch = ALONE
+) -> Estimate:
+    """Return the estimate of one cell of ``method``, its memory on each of the GPUs that ``launch`` gives it."""
     card, train = plan.card, plan.train
     components, spec = _folded(plan, method, sizes)
     needs = [part.needs(spec, sizes.layers) for part in components]
@@ -105,7 +111,7 @@ def estimate_method(plan: Plan, method: Composition, load: Load, sizes: Architec
     batch = train.batch_size * train.accumulation
     samples = batch * (train.steps or math.ceil(train.epochs * load.data.count / batch))
     memory = {
-        "train": training_memory(card, train, sizes, spec, load.data, trainable, needs),
+        "train": training_memory(card, train, sizes, spec, load.data, trainable, needs, launch),
         "answer": evaluation_memory(card, sizes, spec, load.questions, trainable),
     }
     if any(need.covariance or need.fisher for need in needs):
@@ -137,7 +143,7 @@ def find_load(plan: Plan, method: Composition, knowledge: Knowledge, sizes: Arch
     examples = [item.example() for item in knowledge.items]
     for component in components:
         examples = component.data(examples, run)
-    questions = [question for task in plan.tasks for question in task.questions(knowledge)]
+    questions = [question for task in plan.tasks for question in task.asked(knowledge)]
     return Load(_of_examples(examples, sizes), _of_examples(old, sizes), _of_questions(questions, sizes))
 
 
@@ -149,10 +155,11 @@ def _no_two_alike(pictures: Sequence[Path]) -> np.ndarray:
 def trainable_parameters(sizes: Architecture, spec: AdapterSpec, *, projector: bool) -> int:
     """Return how many parameters are trained.
 
-    LoRA: r (in + out) a layer; with A frozen r out; full: decoder, embeddings and head. The projector is added.
+    LoRA: r (in + out) a layer, with A frozen r out, and ``extra``; full: decoder, embeddings and head. The projector
+    is added.
     """
-    outs, ins = (sum(side) for side in zip(*sizes.layers.values(), strict=True))
-    lora = spec.rank * (outs if spec.freeze_a else outs + ins)
+    outs, ins = (sum(side) for side in zip(*spec.adapted(sizes.layers).values(), strict=True))
+    lora = spec.rank * (outs if spec.freeze_a else outs + ins) + spec.extra
     return (lora if spec.kind == "lora" else sizes.language) + projector * sizes.projector
 
 
@@ -166,23 +173,32 @@ def weights_memory(card: ModelCard, sizes: Architecture) -> float:
 
 def training_memory(
     card: ModelCard, train: TrainSettings, sizes: Architecture, spec: AdapterSpec, data: Texts, trainable: int,
-    needs: Sequence[Needs],
+    needs: Sequence[Needs], launch: Launch = ALONE,
 ) -> float:  # fmt: skip
-    """Return the bytes at the peak of a training step.
+    """Return the bytes on one GPU at the peak of a training step.
 
     Trained parameters are float32, with a gradient and AdamW's two moments: 16 bytes each; where they are the weights
     themselves (full), those stand among the weights already, and autocast holds a bfloat16 copy. Activations: the hidden state before every block where they are checkpointed,
     and of one block (else of all) what its backward pass reads, with as much again for gradients. Logits are held in
-    the model's dtype and in float32, with gradients of both: 12 bytes each.
+    the model's dtype and in float32, with gradients of both: 12 bytes each, and half as much for another pass's.
+
+    The batch is shared among a cell's GPUs. In shards, so are the weights and all that belongs to them; whole are two
+    blocks (one is gathered ahead) and everything outside of the blocks, and when training begins all weights.
     """
-    tokens = train.batch_size * min(data.tokens, train.max_length)
+    tokens = train.batch_size * min(data.tokens, train.max_length) / launch.gpus_per_cell
     own = trainable * (12 if spec.kind == "full" and card.dtype == "float32" else 16)
     stream = 4 if spec.kind == "full" else _width(card)
     between = sizes.blocks * tokens * sizes.hidden * stream
     inside = 1.5 * tokens * _block_activations(sizes, spec) * (1 if train.gradient_checkpointing else sizes.blocks)
-    logits = 12 * tokens * sizes.vocabulary
+    logits = (12 + 6 * min(1.0, sum(need.forwards for need in needs))) * tokens * sizes.vocabulary
     kept = sum(need.kept for need in needs)
-    return weights_memory(card, sizes) + own + between + inside + logits + kept
+    held = weights_memory(card, sizes) + own
+    if launch.sharded:
+        gathered = sizes.total - sizes.block_weights * (1 - min(2, sizes.blocks) / sizes.blocks)
+        shards = _CONTEXT + (held - _CONTEXT) / launch.gpus_per_cell + gathered * stream
+        begin = weights_memory(card, sizes) + kept + 4 * trainable
+        return max(begin, shards + between + inside + logits + kept)
+    return held + between + inside + logits + kept
 
 
 def measuring_memory(card: ModelCard, sizes: Architecture, old: Texts, needs: Sequence[Needs]) -> float:
@@ -243,8 +259,8 @@ def flops(
     of activations, one again where they are checkpointed, and one for the gradients of what is trained.
     """
     old, tokens = load.old, min(load.data.tokens, train.max_length)
-    outs, ins = sizes.block_widths
-    adapter = 2 * spec.rank * (outs + ins) * sizes.blocks if spec.kind == "lora" else 0
+    sides = sum(out + width for out, width in spec.adapted(sizes.layers).values())
+    adapter = 2 * spec.rank * sides if spec.kind == "lora" else 0
     passes = 2 + train.gradient_checkpointing + sum(need.forwards for need in needs)
     trained = adapter if spec.kind == "lora" else _forward(sizes, tokens)
     learning = tokens * (passes * (_forward(sizes, tokens) + adapter) + trained)

@@ -73,7 +73,8 @@ class Question:
 
     ``group`` is what answers depend on jointly (the entity, or the question itself): intervals resample groups.
     ``type`` is EVOKE's fine-grained type or a retention dimension, ``kind`` is ``news`` or ``wiki`` or empty.
-    ``context`` is the paragraph that the in-context reference reads first.
+    ``context`` is the paragraph that the in-context reference reads first. ``fact`` names what is asked, the same for
+    every wording of one question.
     """
 
     id: str
@@ -84,6 +85,17 @@ class Question:
     kind: str = ""
     group: str = ""
     context: str = ""
+    fact: str = ""
+
+
+PROBES: Mapping[str, str] = {
+    "paraphrase": "an evaluation question in other words",
+    "by-name": "a fact, asked by the item's name without an image",
+    "naming": "the item's name, asked of its image",
+    "hop": "what follows from an injected fact and an old one",
+    "look-alike": "a fact of something that was not injected but looks like an item, whose own value is the answer",
+}
+"""Sorts of further questions about what is injected, and what each asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +103,8 @@ class Knowledge:
     """All that one run injects and measures, read from one folder.
 
     ``old`` maps each skill to samples of old knowledge for calibration, Fisher information and replay; ``retention``
-    and ``old_facts`` are empty where the folder has no such file. ``digest`` is the SHA-256 over the folder's files.
+    and ``old_facts`` are empty where the folder has no such file; ``probes`` are further questions about what is injected,
+    by their sort (``PROBES``). ``digest`` is the SHA-256 over the folder's files.
     ``unpacked`` are folders outside of ``root`` that hold images, such as those of its archives.
     """
 
@@ -101,6 +114,7 @@ class Knowledge:
     questions: tuple[Question, ...]
     retention: tuple[Question, ...] = ()
     old_facts: tuple[Question, ...] = ()
+    probes: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     old: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     unpacked: tuple[Path, ...] = ()
 

@@ -50,11 +50,15 @@ def export_cell(run: RunFolder, cell: str, out: Path, *, merge: bool) -> Path:
     ``cell`` is a method's name, or ``METHOD--seedN``, or the whole name of the cell's folder. The adapter is plain
     PEFT for the untouched base: residual forms and frozen factors are written as an ordinary LoRA. Raises UserError
     where the cell is unknown, unfinished or of another checkpoint, where there is no adapter (the weights themselves
-    were trained: merge), and where ``out`` is there already.
+    were trained: merge) or one of layers that PEFT does not know, and where ``out`` is there already.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already: name a new folder")
     trained = find_trained(run, cell)
+    if not trained.plan.method(trained.record.method, {}).adapter.portable:
+        raise UserError(
+            f"{trained.record.method} cannot be exported: its layers are none that PEFT alone can load or merge into the base"
+        )
     if not merge and not (trained.adapter / ADAPTER_CONFIG).exists():
         raise UserError(
             f"{trained.record.method} trains the model's own weights, so there is no adapter to load: add --merge for "
@@ -103,7 +107,6 @@ def _request(run: RunFolder) -> Request:
 
 def _write_merged(trained: Trained, out: Path) -> None:
     """Merge on the CPU, where there is room for any model, and write weights, processor and chat template."""
-    from peft import PeftModel
     from transformers.utils.logging import disable_progress_bar
 
     from kore_bench.lmm import LMM
@@ -114,8 +117,7 @@ def _write_merged(trained: Trained, out: Path) -> None:
     processor = load_processor(card)
     model = LMM(load_weights(card), processor, card)
     model.load_trained(trained.adapter)
-    whole = model.model.merge_and_unload() if isinstance(model.model, PeftModel) else model.model
-    whole.save_pretrained(out)
+    model.merged().save_pretrained(out)
     _copy_processor(card, out)
     _write_picture_settings(card, processor.image_processor, out)
 

@@ -14,20 +14,21 @@ from kore_bench.calibration import plan_knowledge
 from kore_bench.errors import UserError
 from kore_bench.estimate import GIB, USABLE, UTILISATION, Estimate, estimate_method, estimate_plan
 from kore_bench.gpus import GPUS, Gpu, find_gpu
+from kore_bench.launch import ALONE, Launch
 from kore_bench.plan import Plan
 from kore_bench.registry import Composition
 
 PHASES = ("measure", "train", "answer")
 
 
-def show_costs(plan: Plan, gpu: str, out: Console) -> None:
+def show_costs(plan: Plan, gpu: str, out: Console, launch: Launch = ALONE) -> None:
     """Print what a cell of every method would take; raises UserError where ``gpu`` is named and cannot hold one."""
     found = find_gpu(gpu) if gpu else None
-    estimates = estimate_plan(plan, plan_knowledge(plan))
+    estimates = estimate_plan(plan, plan_knowledge(plan), launch)
     out.print(estimate_table(plan, estimates, found))
     out.print(assumptions(found), soft_wrap=True, markup=False)
     if found:
-        check_fits(plan, estimates, found)
+        check_fits(plan, estimates, found, launch)
 
 
 def estimate_table(plan: Plan, estimates: Sequence[Estimate], gpu: Gpu | None) -> Table:
@@ -65,23 +66,23 @@ def assumptions(gpu: Gpu | None) -> str:
     )
 
 
-def check_fits(plan: Plan, estimates: Sequence[Estimate], gpu: Gpu) -> None:
+def check_fits(plan: Plan, estimates: Sequence[Estimate], gpu: Gpu, launch: Launch = ALONE) -> None:
     """Raise UserError naming what does not fit ``gpu``, and the option that would make each method fit."""
     sizes = read_architecture(plan.card)
     reasons = []
     for method, estimate in zip(plan.methods, estimates, strict=True):
         if not estimate.fits(gpu):
             phase = max(estimate.memory, key=lambda name: estimate.memory[name])
-            remedy = _remedy(plan, method, sizes, estimate, gpu)
+            remedy = _remedy(plan, method, sizes, estimate, gpu, launch)
             reasons.append(f"{method.name} needs {_gib(estimate.peak)} GiB to {phase} ({remedy})")
     if reasons:
         raise UserError(f"{gpu.name} has {gpu.memory:g} GiB, and {'; '.join(reasons)}")
 
 
-def _remedy(plan: Plan, method: Composition, sizes: Architecture, estimate: Estimate, gpu: Gpu) -> str:
+def _remedy(plan: Plan, method: Composition, sizes: Architecture, estimate: Estimate, gpu: Gpu, launch: Launch) -> str:
     """Return the first change of settings, from the cheapest, that would make a method fit; else a larger GPU."""
     for options, changed in _smaller(plan, evaluation=estimate.memory["answer"] > USABLE * gpu.memory * GIB):
-        if estimate_method(changed, method, estimate.load, sizes).fits(gpu):
+        if estimate_method(changed, method, estimate.load, sizes, launch).fits(gpu):
             return f"use {options}"
     larger = next((other.name for other in GPUS if estimate.fits(other)), "")
     if larger:

@@ -17,9 +17,9 @@ from kore_bench.results import cell_name
 
 _PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
 _IN_CELLS = (
-    "anatomy.py", "calibration.py", "card.py", "chat.py", "checkpoint.py", "component.py", "examples.py", "grid.py", "lmm.py",
-    "measures.py", "plan.py", "rows.py", "runner.py", "source.py", "spectra.py", "spectrum.py", "statistics.py", "task.py", "training.py",
-    "vqa_normalisation.json", "formats/*.py", "generators/*.py", "models/*.py",
+    "anatomy.py", "augmentation.py", "benchmarks.py", "calibration.py", "card.py", "chat.py", "checkpoint.py", "component.py", "distillation.py", "earlier.py", "evaluation.py", "examples.py", "grid.py", "lmm.py",
+    "measures.py", "plan.py", "recipe.py", "rows.py", "runner.py", "sharding.py", "source.py", "spectra.py", "spectrum.py", "statistics.py", "task.py", "training.py",
+    "vqa_normalisation.json", "formats/*.py", "generators/*.py", "models/*.py", "vlmevalkit/*.py",
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str],
     if entry is None:
         return plan.card.learning_rates[method.adapter.kind], {}, "untuned"
     same = plan.method(method.name, tuned).settings() == plan.registry.compose(
-        method.name, tuned
+        entry["method"], tuned
     ).settings() and entry.get("conditions") == tuning_conditions(plan)
     return float(entry["chosen"]["learning_rate"]), tuned, "tuned" if same else "tuned at other settings"
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kore_bench.component import settings_of
 from kore_bench.generators import Generator
+from kore_bench.plan_files import list_plans, plan_path
 from kore_bench.registry import Registry
 
 
@@ -19,6 +20,8 @@ def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
 
     Raises UserError with the nearest name where there is none; a method's name may be a mixture.
     """
+    if kind == "plans":
+        return _plans(name)
     found = registry.all(kind)
     if not name:
         table = Table("name", "what it is", "from", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
@@ -34,6 +37,15 @@ def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
     for key, content in fields.items():
         table.add_row(key, Text(str(getattr(content, "__name__", content))))
     table.add_row("from", Text(f"{entry.origin}: {entry.file}"))
+    return table
+
+
+def _plans(name: str) -> RenderableType:
+    if name:
+        return Text(plan_path(name).read_text(encoding="utf-8").rstrip())
+    table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+    for plan in list_plans().values():
+        table.add_row(plan.name, Text(plan.summary))
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kore_bench.anatomy import block_linears, check_adaptable, decoder_blocks, projector, projector_name
 from kore_bench.card import ModelCard
-from kore_bench.chat import IGNORED, Chat
+from kore_bench.chat import IGNORED, Chat, Dialogue
 from kore_bench.component import AdapterSpec
 from kore_bench.errors import UserError
 from kore_bench.examples import Example, Turn
@@ -31,6 +33,7 @@ __all__ = ["ADAPTER", "FULL_WEIGHTS", "IGNORED", "LMM", "layer_shapes"]
 ADAPTER = "default"
 FULL_WEIGHTS = "trained.safetensors"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_FACTOR = re.compile(r"\.lora_[AB]\.")
 
 
 class LMM:
@@ -81,7 +84,7 @@ class LMM:
     def linears(self) -> dict[str, nn.Linear]:
         """Return the linear layers of the language model's blocks (under an adapter: the frozen base layers)."""
         return {
-            name: cast(nn.Linear, layer.base_layer) if isinstance(layer, LoraLayer) else layer
+            name: cast(nn.Linear, layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer)
             for name, layer in block_linears(self.base).items()
         }
 
@@ -120,16 +123,24 @@ class LMM:
                 part.requires_grad_(True)
 
     def insert_lora(self, spec: AdapterSpec, projector: bool) -> None:
-        """Insert a LoRA adapter into every linear layer of the language model's blocks; B starts at zero."""
-        leaves = sorted({name.rsplit(".", 1)[1] for name in self.linears()})
+        """Insert a LoRA adapter into the linear layers of the language model's blocks that ``spec`` names.
+
+        B starts at zero.
+        """
+        alpha = cast(int, spec.alpha)
+        config = LoraConfig(r=spec.rank, lora_alpha=alpha, lora_dropout=spec.dropout, **spec.options)
+        self.insert(config, projector, spec.leaves)
+
+    def insert(self, config: Any, projector: bool, leaves: Collection[str] = ()) -> None:
+        """Put the adapters of a PEFT configuration around the linear layers of the language model's blocks.
+
+        ``leaves`` are the last parts of their names (empty: all). The configuration's ``target_modules`` and
+        ``modules_to_save`` are written here; with ``projector`` the projector is trained whole.
+        """
+        wanted = sorted(leaves or {name.rsplit(".", 1)[1] for name in self.linears()})
         name = projector_name(self.base) if projector else ""
-        config = LoraConfig(
-            r=spec.rank,
-            lora_alpha=cast(int, spec.alpha),
-            lora_dropout=spec.dropout,
-            target_modules=rf"{re.escape(decoder_blocks(self.base)[0])}\.\d+\..*\.({'|'.join(leaves)})",
-            modules_to_save=[name] if name else None,
-        )
+        config.target_modules = rf"{re.escape(decoder_blocks(self.base)[0])}\.\d+\..*\.({'|'.join(wanted)})"
+        config.modules_to_save = [name] if name else None
         self.model = get_peft_model(self.model, config)
 
     def factors(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,7 +170,12 @@ class LMM:
             lora._freeze_non_trainable_peft_weights()
 
     def keep_start(self) -> None:
-        """Keep the starting factors of a residual adapter, from which `save` makes a plain LoRA for the clean base."""
+        """Keep the starting factors of a residual adapter, from which `save` makes a plain LoRA for the clean base.
+
+        Whichever start PEFT has written, the adapter is an ordinary LoRA of a changed base from here on.
+        """
+        config = cast(LoraConfig, self.model.peft_config[ADAPTER])
+        config.init_lora_weights, config.corda_config = True, None
         self._start = self._all_factors()
 
     def _all_factors(self) -> list[torch.Tensor]:
@@ -193,9 +209,9 @@ class LMM:
             file.chmod(0o644)
 
     def _add_whole_modules(self, file: Path) -> None:
-        """Add the projector to an adapter that PEFT has converted from its residual form, which keeps factors only."""
+        """Add what PEFT leaves out of an adapter converted from its residual form: all but the factors."""
         state = get_peft_model_state_dict(self.model)
-        whole = {name: value.contiguous() for name, value in state.items() if ".lora_" not in name}
+        whole = {name: value.contiguous() for name, value in state.items() if not _FACTOR.search(name)}
         save_file({**load_file(file), **whole}, file, metadata={"format": "pt"})
 
     def load_trained(self, folder: Path) -> None:
@@ -210,6 +226,16 @@ class LMM:
             raise UserError(f"{folder} holds no adapter: neither adapter_config.json nor {FULL_WEIGHTS} is there")
         self.model.eval()
 
+    def merged(self) -> Any:
+        """Return the Hugging Face model with what was trained inside its weights; the adapters are gone afterwards."""
+        if not isinstance(self.model, PeftModel):
+            return self.model
+        base = self.base
+        for name, module in list(base.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):  # PEFT's own unloading of OSF fails at a whole projector
+                base.set_submodule(name, module.modules_to_save[ADAPTER])
+        return self.model.merge_and_unload()
+
     # ---- text and images in
 
     def encode(self, turns: Sequence[Turn], images: Sequence[Path]) -> dict[str, list[int]]:
@@ -219,8 +245,8 @@ class LMM:
         """
         return self.chat.encode(turns, images)
 
-    def prompt(self, text: str, images: Sequence[Path]) -> list[int]:
-        """Return the token ids of one user turn, up to where the answer begins."""
+    def prompt(self, text: str | Dialogue, images: Sequence[Path]) -> list[int]:
+        """Return the token ids of one user turn, or of a dialogue's messages, up to where the answer begins."""
         return self.chat.prompt(text, images)
 
     def collate(self, rows: Sequence[Mapping[str, Any]], *, left: bool = False) -> dict[str, torch.Tensor]:
@@ -263,7 +289,7 @@ class LMM:
     @torch.inference_mode()
     def generate(
         self,
-        prompts: Sequence[tuple[str, Sequence[Path]]],
+        prompts: Sequence[tuple[str | Dialogue, Sequence[Path]]],
         *,
         max_new_tokens: int = 128,
         batch_size: int | None = None,
@@ -272,7 +298,7 @@ class LMM:
         keep: Callable[[Mapping[int, str]], None] = lambda answers: None,
         share: tuple[int, int] = (0, 1),
     ) -> list[str]:
-        """Answer prompts (text, images) greedily, in the given order.
+        """Answer prompts (text or dialogue, images) greedily, in the given order.
 
         Prompts are sorted by length and padded on the left, so that a batch's answers equal one-at-a-time's. ``given``
         holds answers, by the prompt's index, that an earlier call passed to ``keep``, which is called with every new

@@ -15,7 +15,7 @@ class Place:
     """One cell of a run's plan: its folder's name, and what is there.
 
     ``status`` is that of the record (done, failed, skipped), else ``unreadable`` where the record is damaged,
-    ``unfinished`` where the cell began, and ``not run``; ``reason`` says why it is not done.
+    ``unfinished`` where the cell began, and ``not run``; ``reason`` says why it is not done, or which tasks failed.
     """
 
     name: str
@@ -70,7 +70,7 @@ def _place(run: RunFolder, name: str) -> Place:
     if record is not None:
         method, seed = record.method, record.seed
         return Place(
-            name=name, method=method, seed=seed, status=record.status, reason=record.reason, record=record
+            name=name, method=method, seed=seed, status=record.status, reason=record.shortfall, record=record
         )  # fmt: skip
     folder = run.cell(name)
     if (folder / "record.json").exists():

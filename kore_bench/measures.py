@@ -110,6 +110,15 @@ def kr(scores: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+def mean_of_scores(scores: Iterable[Score]) -> Score:
+    """Return the mean of scores of different questions; the halves of its interval add theirs in quadrature."""
+    parts = list(scores)
+    value = kr(part.value for part in parts)
+    down = math.hypot(*(part.value - part.low for part in parts)) / len(parts)
+    up = math.hypot(*(part.high - part.value for part in parts)) / len(parts)
+    return Score(value=value, low=value - down, high=value + up, n=sum(part.n for part in parts))
+
+
 def avg(ka: float, kr: float) -> float:
     """Return Avg, the mean of adaptation and retention."""
     return (ka + kr) / 2
@@ -129,17 +138,33 @@ def hars(ka: float, kr: float, ka0: float, kr0: float) -> float | None:
     return 2 * adapted * retained / (adapted + retained)
 
 
+def hars_exchange(ka: float, kr: float, ka0: float, kr0: float) -> float | None:
+    """Return how many points of K.A HARS gives for one point of K.R at this place, or None where HARS has no meaning.
+
+    (dHARS / dK.R) / (dHARS / dK.A) = (fA / fR)^2 K.A^2 / (K.A0 K.R0): with a weak base a point of K.A soon buys little,
+    and HARS is then mostly a measure of retention.
+    """
+    if hars(ka, kr, ka0, kr0) is None or kr == 0:
+        return None
+    adapted, retained = 100 * (1 - ka0 / ka), 100 * kr / kr0
+    return (adapted / retained) ** 2 * ka**2 / (ka0 * kr0)
+
+
 # --- how sure a score is ---
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A mean over ``n`` questions with its interval from ``low`` to ``high``; percentages unless said otherwise."""
+    """A mean over ``n`` questions with its interval from ``low`` to ``high``; percentages unless said otherwise.
+
+    ``higher_is_better`` is false of perplexities and the like: nobody may call a larger one the better.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    higher_is_better: bool = True
 
 
 class OverSeeds(NamedTuple):

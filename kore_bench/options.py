@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from kore_bench.config import merge_settings, read_config
+from kore_bench.plan_files import choose_model, choose_plan
 
 WHAT = "What is compared"
 HOW = "How it runs"
 
 METHODS = "full, lora, replay, ewc, kore-augmentation, kore-null, kore, frozen-random, frozen-top"
-TASKS = "adaptation, retention, old-facts"
+TASKS = "adaptation, retention, old-facts, paraphrase, portability, image-necessity, spill-over"
 
 
 class Kind(StrEnum):
@@ -25,6 +26,7 @@ class Kind(StrEnum):
     tasks = "tasks"
     reports = "reports"
     generators = "generators"
+    plans = "plans"
 
 
 class TableFormat(StrEnum):
@@ -45,6 +47,13 @@ class DataFormat(StrEnum):
     huggingface = "huggingface"
 
 
+class Strategy(StrEnum):
+    """How the processes of a cell share its model."""
+
+    ddp = "ddp"
+    fsdp2 = "fsdp2"
+
+
 class Rerun(StrEnum):
     """Which finished cells run again."""
 
@@ -62,7 +71,11 @@ Methods = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Model card ([bold]kore-bench list models[/]), folder, or hub id.", metavar="NAME", rich_help_panel=WHAT
+        help="Model card ([bold]kore-bench list models[/]), folder, or hub id.",
+        metavar="NAME",
+        rich_help_panel=WHAT,
+        callback=choose_model,
+        is_eager=True,
     ),
 ]
 Data = Annotated[
@@ -86,6 +99,14 @@ Calibration = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+LmEvalPath = Annotated[
+    str,
+    typer.Option(
+        help="Folder of lm-eval task files (YAML) of your own, for lm-eval:NAME.",
+        metavar="FOLDER",
+        rich_help_panel=WHAT,
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -96,10 +117,63 @@ Settings = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+PlanName = Annotated[
+    str,
+    typer.Option(
+        "--plan",
+        help="A whole comparison: [bold]paper/table1[/] ([bold]kore-bench list plans[/]), or a YAML file; options have the last word.",
+        metavar="NAME",
+        rich_help_panel=WHAT,
+        callback=choose_plan,
+        is_eager=True,
+    ),
+]
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A row for each value, repeatable: kore-null.rank=64,128,256.",
+        metavar="NAME=V,V",
+        rich_help_panel=WHAT,
+    ),
+]
 Tuning = Annotated[
     str,
     typer.Option(
         help="File of tuned rates (default: the one shipped for the model).", metavar="FILE", rich_help_panel=WHAT
+    ),
+]
+Limit = Annotated[
+    int,
+    typer.Option(
+        help="Questions a task, drawn by whole groups under a fixed seed (0: all); reports mark such scores.",
+        min=0,
+        metavar="N",
+        rich_help_panel=WHAT,
+    ),
+]
+Judge = Annotated[
+    str,
+    typer.Option(
+        help="Model that grades the answers of judged tasks; the key is read from KORE_BENCH_JUDGE_KEY.",
+        metavar="NAME",
+        rich_help_panel=WHAT,
+    ),
+]
+JudgeUrl = Annotated[
+    str,
+    typer.Option(
+        help="OpenAI-compatible endpoint of the judge (default: OpenAI's own): http://localhost:8000/v1.",
+        metavar="URL",
+        rich_help_panel=HOW,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline/--no-offline",
+        help="Download nothing: a task whose data are not here is skipped.",
+        show_default=False,
+        rich_help_panel=HOW,
     ),
 ]
 Plugins = Annotated[
@@ -122,6 +196,20 @@ Jobs = Annotated[
 GpusPerCell = Annotated[
     int,
     typer.Option(help="GPUs that train and evaluate one cell together.", min=1, metavar="N", rich_help_panel=HOW),
+]
+StrategyName = Annotated[
+    Strategy,
+    typer.Option(
+        help="How the GPUs of a cell share a model: ddp (each has all of it), or fsdp2 (each a part, while training).",
+        metavar="NAME",
+        rich_help_panel=HOW,
+    ),
+]
+ReportTo = Annotated[
+    str,
+    typer.Option(
+        help="Also send training rows to these, with commas: tensorboard, wandb.", metavar="NAMES", rich_help_panel=HOW
+    ),
 ]
 Again = Annotated[
     Rerun,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
 import shutil
@@ -12,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from kore_bench.cache import cache_folder
-from kore_bench.calibration import calibrated, check_old, check_pictures, draw_old, names_task, settle
+from kore_bench.calibration import calibrated, check_old, check_pictures, check_training, draw_old, settle, sources_of
 from kore_bench.card import SETTABLE, ModelCard, TrainSettings, card_of, parse_setting
-from kore_bench.component import Component, Defaults, fold
+from kore_bench.component import Defaults, fold
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Knowledge
+from kore_bench.judge import JudgeSettings
 from kore_bench.registry import Composition, Registry
 from kore_bench.task import Task, ToolkitTask
+from kore_bench.variants import method_of
 
 DEFAULT_METHODS = (
     "full", "lora", "replay", "ewc", "kore-augmentation", "kore-null", "kore", "frozen-random", "frozen-top",
 )  # fmt: skip
-DEFAULT_TASKS = ("adaptation", "retention", "old-facts")
+DEFAULT_TASKS = (
+    "adaptation", "retention", "old-facts", "paraphrase", "portability", "image-necessity", "spill-over",
+)  # fmt: skip
 REFERENCES = ("base", "in-context")
 MINI = "mini"
 _MINIMUM_DISK = 200 * 2**20
@@ -34,7 +39,8 @@ class Request:
     """The options of one run as the user gave them: plain values, so that a worker process can plan it again.
 
     ``model`` is a card's name, or a folder or hub id of an image-text model; ``data`` is ``mini`` or a knowledge folder; ``settings`` are ``name.field=value`` texts; ``tuning`` is a file of
-    tuned rates (empty: the one shipped for the model); ``split`` is ``validation`` when tuning.
+    tuned rates (empty: the one shipped for the model); ``split`` is ``validation`` when tuning. ``limit``, ``offline``,
+    ``judge`` and ``judge_url`` go to the tasks that have fields of these names, see `kore_bench.task.Task`.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -46,6 +52,10 @@ class Request:
     plugins: tuple[str, ...] = ()
     tuning: str = ""
     split: str = ""
+    limit: int = 0
+    offline: bool = False
+    judge: str = ""
+    judge_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,11 @@ class Plan:
         """Return a method of the plan with further ``component.field`` settings (the tuned ones) applied."""
         return self.registry.compose(name, {**settings, **parse_pairs(self.request.settings)})
 
+    def task(self, name: str) -> Task:
+        """Return a task that samples are taken from, with the request's settings; UserError where there is none."""
+        pairs = parse_pairs(self.request.settings)
+        return _task(self.registry, name, pairs, {"offline": self.request.offline})
+
     def knowledge_folder(self) -> Path:
         """Return the folder of the knowledge, writing the mini world's on first use."""
         if self.request.data == MINI:
@@ -91,9 +106,10 @@ class Plan:
         return folder / self.request.split if self.request.split else folder
 
     def tuned(self, method: str) -> Mapping[str, Any] | None:
-        """Return the tuning entry for ``method`` under this plan's budget, if there is one."""
-        wanted = {"method": method, "budget": self.train.budget, "model": self.card.name}
-        return next((entry for entry in self.tuning if wanted.items() <= entry.items()), None)
+        """Return the tuning entry for ``method`` under this plan's budget, if there is one; a variant has its method's."""
+        wanted = {"budget": self.train.budget, "model": self.card.name}
+        found = {entry["method"]: entry for entry in reversed(self.tuning) if wanted.items() <= entry.items()}
+        return found.get(method) or found.get(method_of(method))
 
 
 def make_plan(request: Request) -> Plan:
@@ -116,30 +132,83 @@ def make_plan(request: Request) -> Plan:
         raise UserError("--methods is empty: name at least one, such as kore,lora")
     if not request.seeds:
         raise UserError("--seeds must be at least 1")
-    for name in request.methods:
-        if request.methods.count(name) > 1:
-            raise UserError(f"--methods names {name} twice")
     methods = tuple(registry.compose(name, pairs) for name in request.methods)
-    families = {name.partition(":")[0] for name in request.tasks if ":" in name}
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--methods names {name} twice")
+    asked = _expanded(registry, request, pairs)
+    named = (*asked, *(source.name for source in sources_of(old)))
+    families = {name.partition(":")[0] for name in named if ":" in name}
+    families |= {family for name in asked if (family := getattr(registry.find("tasks", name), "family", ""))}
     owners = (
-        {"model", "train", "old"} | families | {component.name for method in methods for component in method.components}
+        {"model", "train", "old", "judge"}
+        | families
+        | {component.name for method in methods for component in method.components}
     )
     for option in pairs:
         owner = option.split(".")[0]
         if owner not in owners:
-            raise UserError(f"--set {option}: no chosen method has a part {owner!r}: {nearest(owner, owners)}")
-    tasks = tuple(_task(registry, name, pairs) for name in request.tasks)
+            raise UserError(f"--set {option}: no chosen method or task has a part {owner!r}: {nearest(owner, owners)}")
+    if request.limit < 0:
+        raise UserError(f"--limit {request.limit} must be at least 0 (0: all questions)")
+    given = {name: getattr(request, name) for name in ("limit", "offline", "judge", "judge_url")}
+    given["judge_settings"] = judge = _judge(request, pairs)
+    tasks = tuple(_task(registry, name, pairs, given) for name in asked)
     if not tasks:
         raise UserError("--tasks is empty: name at least one, such as adaptation,retention")
+    if judge.name and not any(task.card.judge for task in tasks):
+        raise UserError(f"--judge {judge.name}: none of the tasks {', '.join(request.tasks)} is graded by a judge")
     return Plan(
         request=request, registry=registry, card=card, methods=methods, tasks=tasks, train=train, old=old,
         tuning=tuple(read_tuning(request.tuning, card.name)),
     )  # fmt: skip
 
 
-def _task(registry: Registry, name: str, pairs: Mapping[str, str]) -> Task:
+def _judge(request: Request, pairs: Mapping[str, str]) -> JudgeSettings:
+    """Return the judge of a request, checked; without ``--judge`` it has no name and is not asked."""
+    judge: JudgeSettings = _apply(
+        JudgeSettings(name=request.judge, url=request.judge_url), "judge", pairs, ("per_minute", "timeout", "retries")
+    )
+    if not (judge.name or judge.url):
+        if option := next((option for option in pairs if option.startswith("judge.")), None):
+            raise UserError(f"--set {option} needs --judge NAME")
+        return judge
+    judge.check()
+    if request.offline and not judge.local:
+        raise UserError(f"--offline forbids the judge at {judge.base}: only one on this machine can be asked")
+    return judge
+
+
+def _task(registry: Registry, name: str, pairs: Mapping[str, str], given: Mapping[str, Any]) -> Task:
+    """Return a task with the request's options and the ``--set`` options that it has fields for."""
     task: Task = registry.find("tasks", name)
-    return _apply(task, name.partition(":")[0], pairs, task.settable) if isinstance(task, ToolkitTask) else task
+    own = {item.name for item in dataclasses.fields(task)}
+    task = replace(task, **{option: value for option, value in given.items() if option in own})
+    if not isinstance(task, ToolkitTask):
+        return task
+    task = _apply(task, task.family or name.partition(":")[0], pairs, task.settable)
+    return task
+
+
+def _expanded(registry: Registry, request: Request, pairs: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of a request's tasks, sets as their members, each once.
+
+    Where a set shares its name with a task, the task is meant if the data has the file that it asks about.
+    """
+    names: list[str] = []
+    sets = registry.task_sets()
+    for name in request.tasks:
+        found = sets.get(name)
+        own = request.data == MINI or bool(found and (Path(request.data) / found.unless).exists())
+        if found and found.unless and (own or not _usable(found.module, pairs)):
+            found = None
+        names += found.members if found else (name,)
+    return tuple(dict.fromkeys(names))
+
+
+def _usable(module: str, pairs: Mapping[str, str]) -> bool:
+    return importlib.util.find_spec(module) is not None or f"{module}.python" in pairs
 
 
 def model_name(request: Request) -> str:
@@ -171,7 +240,6 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
     knowledge = read_knowledge(plan.knowledge_folder())
     check_images(knowledge)
     knowledge = calibrated(plan, knowledge)
-    task = names_task(plan)
     for method in plan.methods:
         reader = next((part.name for part in method.components if part.uses_old_samples()), None)
         if reader and not knowledge.old:
@@ -181,11 +249,7 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
             )
         if reader:
             check_old(plan.old, knowledge.old, str(knowledge.root))
-        if task and any(_trains_on_old(part) for part in method.components):
-            raise UserError(
-                f"{method.name} trains on the old samples, and --calibration {task} would let it train on answers that "
-                "a task asks for: leave it out, or calibrate on other data"
-            )
+    check_training(plan, knowledge)
     skipped = [reason for task in plan.tasks if (reason := task.skip(knowledge))]
     if len(skipped) == len(plan.tasks):
         raise UserError(f"nothing to evaluate: {skipped[0]}")
@@ -198,10 +262,6 @@ def preflight(plan: Plan, folder: Path) -> Knowledge:
     if shutil.disk_usage(existing).free < _MINIMUM_DISK:
         raise UserError(f"less than {_MINIMUM_DISK // 2**20} MiB are free under {existing}")
     return knowledge
-
-
-def _trains_on_old(part: Component) -> bool:
-    return part.uses_old_samples() and type(part).data is not Component.data
 
 
 def check_ranks(plan: Plan) -> None:

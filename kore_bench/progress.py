@@ -72,5 +72,5 @@ def outcome(record: Record | None) -> str:
     """Return how a cell ended, in words."""
     if record is None or record.status != "done":
         return f"{record.status}: {record.reason}" if record else "failed"
-    shown = (f"{name} {score.value:.1f}" for name in ("K.A", "K.R") if (score := record.score(name)) is not None)
-    return ", ".join(shown) or "done"
+    shown = [f"{name} {score.value:.1f}" for name in ("K.A", "K.R") if (score := record.score(name)) is not None]
+    return ", ".join([*shown, *([record.shortfall] if record.shortfall else [])]) or "done"

@@ -14,13 +14,15 @@ from kore_bench.component import Adapter, Component, Method, settings_of
 from kore_bench.errors import UserError, nearest
 from kore_bench.generators import Generator
 from kore_bench.plugins import BUILT_IN, Source, embedded, from_file, installed
-from kore_bench.report import Report
-from kore_bench.task import Task, TaskFamily
+from kore_bench.report import AnalysisReport, Report
+from kore_bench.task import Task, TaskFamily, TaskSet
+from kore_bench.variants import label, own_settings, split_variant
 
 KINDS: Mapping[str, tuple[type, str]] = {
     "methods": (Method, "kore_bench.methods"),
     "tasks": (Task, "kore_bench.tasks"),
     "reports": (Report, "kore_bench.reports"),
+    "analyses": (AnalysisReport, "kore_bench.reports"),
     "models": (ModelCard, "kore_bench.models"),
     "generators": (Generator, "kore_bench.generators"),
 }
@@ -81,7 +83,13 @@ class Registry:
             if broken.name == name:
                 raise UserError(f"{kind[:-1]} {name!r} is missing: {broken.sentence}")
         left_out = "".join(f"; {broken.sentence}, and may define it" for broken in lost)
-        raise UserError(f"unknown {kind[:-1]} {name!r}: {nearest(name, known)}{left_out}")
+        choices = {*known, *(self.task_sets() if kind == "tasks" else ())}
+        raise UserError(f"unknown {kind[:-1]} {name!r}: {nearest(name, choices)}{left_out}")
+
+    def task_sets(self) -> dict[str, TaskSet]:
+        """Return the sets of tasks by name."""
+        sets = (value for source in self._sources("tasks") for value in source.values if isinstance(value, TaskSet))
+        return {one.name: one for one in sets}
 
     def _made(self, name: str) -> Found | None:
         """Return the task ``PREFIX:NAME`` from the family of that prefix, None where there is no such family."""
@@ -92,18 +100,24 @@ class Registry:
                     return Found(family.make(rest), source.file, source.root, source.origin)
         return None
 
+    def families(self) -> list[TaskFamily]:
+        """Return what makes tasks without number (``PREFIX:NAME``)."""
+        values = (value for source in self._sources("tasks") for value in source.values)
+        return [value for value in values if isinstance(value, TaskFamily)]
+
     def _sources(self, kind: str) -> tuple[Source, ...]:
         every = tuple(dict.fromkeys(accepted for each in KINDS for accepted in _accepted(each)))
         files = (from_file(path, every) for path in self.plugins)
         return (*embedded(KINDS[kind][1]), *installed(kind, _accepted(kind))[0], *files)
 
     def compose(self, name: str, settings: Mapping[str, str] | None = None) -> Composition:
-        """Return the components of a method or of a mixture such as ``ewc+kore-null``.
+        """Return the components of a method, a mixture such as ``ewc+kore-null``, or a variant such as ``kore:rank=64``.
 
-        ``settings`` maps ``component.field`` to text. A named method's default adapter gives way to an explicitly
-        named one; two explicit adapters, or a component named twice, are refused with a UserError.
+        ``settings`` maps ``component.field`` to text; a variant's own have the last word. A named method's default
+        adapter gives way to an explicitly named one; two explicit adapters, or a component named twice, are refused with a UserError.
         """
-        parts = [part for given in name.split("+") for part in self._expand(given)]
+        method, given = split_variant(name)
+        parts = [part for one in method.split("+") for part in self._expand(one)]
         methods: list[Method] = [part.value for part in parts]
         components = [component for method in methods for component in method.components]
         adapters = [component for component in components if isinstance(component, Adapter)]
@@ -123,7 +137,9 @@ class Registry:
         for twice in names:
             if names.count(twice) > 1:
                 raise UserError(f"{name} names {twice} twice: leave one out")
-        components = [_configure(component, settings or {}) for component in components]
+        own = own_settings(name, given, components)
+        plain = [_configure(component, settings or {}) for component in components]
+        components = [_configure(component, own) for component in plain]
         for component in components:
             component.check()
             for kind, other in component.uses():
@@ -132,6 +148,7 @@ class Registry:
                 except UserError as error:
                     raise UserError(f"{component.name}: {error}") from None
         tunes = {key: values for method in methods for key, values in method.tunes.items()}
+        name = label(method, own, components, plain, tunes) if own else method
         return Composition(name=name, components=tuple(components), sources=tuple(sorted(sources)), tunes=tunes)
 
     def _expand(self, name: str) -> Iterator[Found]:
@@ -171,7 +188,7 @@ class Composition:
 
 def _accepted(kind: str) -> tuple[type, ...]:
     """Return what a plug-in of ``kind`` may define."""
-    return (Task, TaskFamily) if kind == "tasks" else (KINDS[kind][0],)
+    return (Task, TaskFamily, TaskSet) if kind == "tasks" else (KINDS[kind][0],)
 
 
 def digest_sources(sources: Iterable[Path]) -> str:

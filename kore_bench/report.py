@@ -52,6 +52,19 @@ class Report:
     draw: Callable[[RunFolder], list[Figure]] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnalysisReport:
+    """The tables and figures of one of the analyses of `kore-bench analyze`, which look at a model and not at a run.
+
+    A file in reports/ defines one as ``REPORT``. ``build(folder)`` reads what the analysis left in ``folder``, writes
+    ``tables/`` and ``figures/`` below it, and returns the files written.
+    """
+
+    name: str
+    title: str
+    build: Callable[[Path], list[Path]]
+
+
 class BrokenReportsError(Exception):
     """Some reports could not be built; ``files`` of the others are written, ``causes`` says by name what happened."""
 

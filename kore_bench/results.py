@@ -18,6 +18,10 @@ from kore_bench.measures import Score
 
 FORMAT = 1
 """Of records and plans."""
+POOLED = "benchmarks"
+"""Stands among the tasks of a record's scores for K.R and the dimensions over all benchmarks of retention."""
+FRONTIER = "frontier.jsonl"
+"""In a cell's folder: its points at smaller scales, one a line: ``scale``, ``K.A`` and ``K.R`` (each a Score)."""
 CHECKPOINTS = "checkpoints"
 """The folder within a cell's that is there until its record stands."""
 
@@ -43,13 +47,31 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one task in a cell: ``status`` is ``done``, ``skipped`` or ``failed``, with the reason.
+
+    ``metric`` names the headline figure among its scores, ``dimension`` the dimension of retention that it measures (empty: it is no part of the paper's K.R), ``judge``
+    the name of the model that graded its answers, ``limit`` the number of questions that were drawn (0: all are
+    asked), ``note`` what a reader of its scores must know.
+    """
+
+    status: str = "done"
+    reason: str = ""
+    metric: str = ""
+    dimension: str = ""
+    judge: str = ""
+    limit: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What one cell (model x method x seed) leaves.
 
     ``status`` is ``done``, ``failed`` or ``skipped``, with the ``reason`` of the last two. ``reference`` marks the rows
     that train nothing (``base``, ``in-context``). ``scores`` maps task -> measure -> Score (0-100, with the number of
-    questions and a 95 % interval). ``settings`` holds every hyper-parameter, so that the cell can be run again from
-    its record. ``tuned`` says where the learning rate came from.
+    questions and a 95 % interval), ``tasks`` maps task -> Outcome. ``settings`` holds every hyper-parameter, so that
+    the cell can be run again from its record. ``tuned`` says where the learning rate came from.
     """
 
     key: str
@@ -62,16 +84,30 @@ class Record:
     tuned: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    tasks: Mapping[str, Outcome] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     versions: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def failed_tasks(self) -> dict[str, str]:
+        """The tasks that could not be scored, with the reasons: they alone run again."""
+        return {name: outcome.reason for name, outcome in self.tasks.items() if outcome.status == "failed"}
+
+    @property
+    def shortfall(self) -> str:
+        """What the cell lacks, in words: its own reason, or the tasks that failed; empty where it lacks nothing."""
+        return self.reason or "; ".join(f"{name} failed: {reason}" for name, reason in self.failed_tasks.items())
+
     def score(self, measure: str) -> Score | None:
-        """Return the score called ``measure`` (such as ``K.A``) of whichever task gives it, or None."""
-        for measures in self.scores.values():
-            if measure in measures:
-                return measures[measure]
+        """Return the score called ``measure`` (such as ``K.A``) of whichever task gives it, or None.
+
+        K.R and a dimension are those of the benchmarks, where some were scored, before those of the data's own task.
+        """
+        for task in (POOLED, *self.scores):
+            if measure in self.scores.get(task, {}):
+                return self.scores[task][measure]
         return None
 
     def to_json(self) -> str:
@@ -87,8 +123,14 @@ class Record:
         raw["scores"] = {
             task: {name: Score(**score) for name, score in measures.items()} for task, measures in raw["scores"].items()
         }
+        raw["tasks"] = {task: Outcome(**outcome) for task, outcome in raw.get("tasks", {}).items()}
         raw["cost"] = Cost(**raw["cost"])
         return cls(**raw)
+
+
+def needs_checkpoint(record: Record | None) -> bool:
+    """Return whether the cell's trained weights are needed again: some task was not scored and is asked once more."""
+    return record is not None and bool(record.failed_tasks)
 
 
 @dataclass(frozen=True)

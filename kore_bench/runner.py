@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import resource
 import shutil
@@ -18,19 +17,20 @@ import numpy as np
 import torch
 
 from kore_bench.cache import cache_folder, cached_tensors, digest
-from kore_bench.calibration import draw_held_out, draw_old, seen_skills
+from kore_bench.calibration import draw_held_out, draw_old, seen_questions, seen_skills
 from kore_bench.card import TrainSettings
 from kore_bench.checkpoint import newest
 from kore_bench.component import AdapterSpec, Budget, Component, Defaults, fold
-from kore_bench.distributed import everyone, first, rank, wait_for_all, world
-from kore_bench.examples import Example, Item, Knowledge, Question, name_of
+from kore_bench.distributed import first, wait_for_all, world
+from kore_bench.evaluation import Evaluator
+from kore_bench.examples import Example, Item, Knowledge, name_of
+from kore_bench.forgetting import Reference
 from kore_bench.grid import Cell, base_key, cell_settings, engine_digest, versions
+from kore_bench.launch import ALONE, Launch
 from kore_bench.lmm import LMM
-from kore_bench.measures import Score
 from kore_bench.plan import Plan
 from kore_bench.registry import Composition, Registry
-from kore_bench.results import CHECKPOINTS, Cost, Record, read_lines, whole_lines, write_lines
-from kore_bench.task import Task, ToolkitTask
+from kore_bench.results import CHECKPOINTS, Cost, Record, whole_lines, write_lines
 from kore_bench.training import Keeping, Trained, train
 
 Listener = Callable[[str, int, int], None]
@@ -98,12 +98,16 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
 
-def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listener: Listener) -> Record:
+def run_cell(
+    plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listener: Listener, earlier: Record | None = None,
+    launch: Launch = ALONE,
+) -> Record:  # fmt: skip
     """Run one cell, leaving predictions, the training log and the adapter in ``folder``; returns its record.
 
     A cell that was stopped goes on from what it left in ``folder``: the last checkpoint of its training, the answers
-    already given. The record is not written here: a cell is done when the caller has written it. Raises UserError for the user's
-    mistakes and BrokenContractError for a method's.
+    already given. Where ``earlier``, its record of the time before, has tasks that failed, they alone are asked again
+    if the trained weights are still there. The record is not written here: a cell is done when the caller has written
+    it. Raises UserError for the user's mistakes and BrokenContractError for a method's.
     """
     _reset_peak_memory()
     clock = _Clock(listener)
@@ -114,37 +118,43 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
     settings: dict[str, Any] = {"model": base_key(plan), "old": asdict(plan.old)}
     diagnostics: dict[str, Any] = {}
     cost: dict[str, Any] = {}
+    seen: dict[str, int] = {}
+    if earlier and earlier.key != cell.key:
+        earlier = None
     if not cell.reference:
         composition, training = cell_settings(plan, cell)
         settings |= {"train": asdict(training), "components": composition.settings()}
-        run, result, trainable = _inject(plan, cell, knowledge, model, folder, clock, training, composition)
+        run, result, trainable, kept = _inject(
+            plan, cell, knowledge, model, folder, clock, training, composition, launch
+        )
         diagnostics = run.diagnostics
+        read = {id for part in composition.components for id in part.old_samples(run)}
+        seen = seen_questions(plan, knowledge, [sample for sample in run.calibration if sample.id in read])
         cost = {
             "trainable_parameters": trainable,
             "examples": len(run.examples),
             "samples": result.samples,
             "steps": result.steps,
             "tokens": result.tokens,
-            "old_samples": len({id for part in composition.components for id in part.old_samples(run)}),
+            "old_samples": len(read),
         }
         diagnostics["train/final loss"] = result.loss
         if world() > 1:
-            diagnostics["train/processes"] = world()
+            diagnostics |= {"train/processes": world(), "train/strategy": launch.strategy}
         if result.resumed_at:
             diagnostics["train/resumed at step"] = result.resumed_at
-    scores = {}
-    for task in plan.tasks:
-        if reason := task.skip(knowledge):
-            diagnostics[f"{task.card.name}/skipped"] = reason
-            continue
-        with clock.phase("evaluate") as progress:
-            if isinstance(task, ToolkitTask):
-                scores[task.card.name] = _let_evaluate(task, model, folder, diagnostics, progress)
-                continue
-            scores[task.card.name] = _evaluate(task, cell, knowledge, model, folder, skills, progress)
+        earlier = earlier if kept else None
+    evaluator = Evaluator(
+        model=model, knowledge=knowledge, folder=folder, in_context=cell.method == "in-context", seen_skills=skills,
+        seen_questions=seen,
+    )  # fmt: skip
+    found = evaluator.evaluate(plan.tasks, clock.phase, earlier)
+    if earlier:
+        clock.seconds["evaluate"] = clock.seconds.get("evaluate", 0.0) + earlier.cost.seconds.get("evaluate", 0.0)
     return Record(
-        key=cell.key, model=cell.model, method=cell.method, seed=cell.seed, status="done", reference=cell.reference,
-        tuned=cell.tuned, settings=settings, scores=scores, diagnostics=diagnostics,
+        key=cell.key, model=cell.model, method=cell.method, seed=cell.seed, reference=cell.reference, tuned=cell.tuned,
+        status="done" if found.scores else "failed", reason="" if found.scores else "no task could be scored",
+        settings=settings, scores=found.scores, tasks=found.tasks, diagnostics=diagnostics | found.diagnostics,
         cost=Cost(
             **cost, total_parameters=total, peak_memory=_peak_memory(),
             seconds={name: round(value, 3) for name, value in clock.seconds.items()},
@@ -158,8 +168,9 @@ def run_cell(plan: Plan, cell: Cell, knowledge: Knowledge, folder: Path, listene
 
 def _inject(
     plan: Plan, cell: Cell, knowledge: Knowledge, model: LMM, folder: Path, clock: _Clock,
-    training: TrainSettings, composition: Composition,
-) -> tuple[CellRun, Trained, int]:  # fmt: skip
+    training: TrainSettings, composition: Composition, launch: Launch,
+) -> tuple[CellRun, Trained, int, bool]:  # fmt: skip
+    """Return the run, its training, the number of trained weights, and whether these were there from before."""
     components = composition.components
     layers = {name: (linear.out_features, linear.in_features) for name, linear in model.linears().items()}
     calibration = draw_old(knowledge, plan.old, cell.seed)
@@ -171,11 +182,14 @@ def _inject(
         base=cache_base(plan, composition, knowledge),
         train_projector=training.projector == "train", embed=model.embed, registry=plan.registry,
     )  # fmt: skip
+    with clock.phase("measure"):
+        reference = Reference.of(model, run.held_out) if first() else None
     adapt(model, components, run, clock.phase)
     trainable = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
     resume = newest(folder / CHECKPOINTS, cell.key)
     wait_for_all()  # nobody writes before everybody has read
-    if first() and not (resume and resume.progress.finished):
+    trained = resume is not None and resume.progress.finished
+    if first() and not trained:
         shutil.rmtree(folder / "predictions", ignore_errors=True)  # answers of weights that are not trained yet
     with clock.phase("train") as progress:
         torch.manual_seed(cell.seed)
@@ -183,16 +197,19 @@ def _inject(
             rows = model.rows(run.examples)
             keeping = Keeping(folder=folder / CHECKPOINTS, key=cell.key, resume=resume)
             with model.full_precision():
-                result = train(model, rows, training, components, run, log, progress, keeping)
+                result = train(model, rows, training, components, run, log, progress, keeping, launch)
             run.log("train/truncated examples", len(rows.truncated))
         for component in components:
             component.finish(model, run)
     clock.seconds["train"] = result.seconds
+    if reference:
+        with clock.phase("measure"):
+            run.diagnostics |= reference.compare(model)
     with clock.phase("save"):
         if first():
             model.save(folder / "adapter")
         wait_for_all()
-    return run, result, trainable
+    return run, result, trainable, trained
 
 
 def cache_base(plan: Plan, composition: Composition, knowledge: Knowledge) -> dict[str, Any]:
@@ -241,57 +258,6 @@ def adapt(model: LMM, components: Sequence[Component], run: CellRun, phase: Any)
             component.start(model, run)
 
 
-def _evaluate(
-    task: Task, cell: Cell, knowledge: Knowledge, model: LMM, folder: Path, skills: frozenset[str],
-    progress: Callable[[int, int], None],
-) -> Any:  # fmt: skip
-    questions = task.questions(knowledge)
-    in_context = cell.method == "in-context"
-    prompts = [(task.prompt(question, in_context=in_context), question.images) for question in questions]
-    file = folder / "predictions" / f"{task.card.name}.jsonl"
-    given = _given(file, len(questions))
-    own: dict[int, str] = {}
-    with _answers(file).open("a", encoding="utf-8") as kept:
-
-        def keep(batch: Mapping[int, str]) -> None:
-            own.update(batch)
-            rows = ({"index": index, "prediction": text} for index, text in batch.items())
-            kept.write("".join(json.dumps(row) + "\n" for row in rows))
-            kept.flush()
-
-        model.generate(
-            prompts, max_new_tokens=task.max_new_tokens, progress=progress, given=given, keep=keep,
-            share=(rank(), world()),
-        )  # fmt: skip
-    answers = {index: text for part in (given, *everyone(own)) for index, text in part.items()}
-    predictions = [answers[index] for index in range(len(questions))]
-    rows = [
-        _row(task, question, prediction, knowledge) for question, prediction in zip(questions, predictions, strict=True)
-    ]
-    if first():
-        write_lines(file, rows)
-        for part in _all_answers(file):
-            part.unlink()
-    wait_for_all()
-    return task.score(questions, predictions, seen_skills=skills)
-
-
-def _let_evaluate(
-    task: ToolkitTask, model: LMM, folder: Path, diagnostics: dict[str, Any], progress: Callable[[int, int], None]
-) -> dict[str, Score]:
-    file = folder / "predictions" / f"{task.card.name}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    model.model.eval()
-    found = task.evaluate(model, _answers(file), progress)
-    wait_for_all()  # nobody deletes answers before everybody has read them
-    if first():
-        write_lines(file, found.rows)
-        for part in _all_answers(file):
-            part.unlink()
-    diagnostics |= {f"{task.card.name}/{name}": fact for name, fact in found.facts.items()}
-    return found.scores
-
-
 @contextmanager
 def _training_log(file: Path, step: int) -> Iterator[IO[str]]:
     """Open a cell's training log to go on after ``step``: later rows, of steps that run again, are dropped."""
@@ -300,41 +266,6 @@ def _training_log(file: Path, step: int) -> Iterator[IO[str]]:
     wait_for_all()
     with file.open("a", encoding="utf-8") as log:
         yield log
-
-
-def _answers(file: Path) -> Path:
-    """Return where this process keeps the answers behind a predictions file while they are being given."""
-    return file.with_suffix(f".answers-{rank()}")
-
-
-def _all_answers(file: Path) -> list[Path]:
-    return sorted(file.parent.glob(f"{file.stem}.answers-*"))
-
-
-def _given(file: Path, questions: int) -> dict[int, str]:
-    """Return the answers that an earlier, stopped evaluation of the same model gave, by the question's index."""
-    if file.exists():
-        finished = [row["prediction"] for row in read_lines(file)]
-        given = dict(enumerate(finished)) if len(finished) == questions else {}
-    else:
-        given = {row["index"]: row["prediction"] for part in _all_answers(file) for row in whole_lines(part)}
-    wait_for_all()  # nobody writes before everybody has read
-    write_lines(_answers(file), whole_lines(_answers(file)))
-    return given
-
-
-def _row(task: Task, question: Question, prediction: str, knowledge: Knowledge) -> dict[str, Any]:
-    return {
-        "id": question.id,
-        "images": [knowledge.name_of(image) for image in question.images],
-        "text": question.text,
-        "answer": question.answer,
-        "prediction": prediction,
-        "correct": task.correct(question, prediction),
-        "type": question.type,
-        "kind": question.kind,
-        "group": question.group,
-    }
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import functools
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import ParamSpec
@@ -18,6 +18,7 @@ from rich.text import Text
 from kore_bench.bench import Rerun, execute, prepare, workload
 from kore_bench.errors import UserError, nearest
 from kore_bench.grid import Cell
+from kore_bench.launch import ALONE, Launch
 from kore_bench.plan import Plan, Request, model_name, read_tuning
 from kore_bench.progress import Listener, title
 from kore_bench.registry import Registry
@@ -63,7 +64,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @resumable
 def run_session(
     request: Request, runs: Path, name: str, *, jobs: int, rerun: Rerun, dry_run: bool,
-    out: Console, gpus_per_cell: int = 1, gpu: str = "", checked: Callable[[], None] = lambda: None,
+    out: Console, launch: Launch = ALONE, gpu: str = "", checked: Callable[[], None] = lambda: None,
 ) -> int:  # fmt: skip
     """Run a request and write its reports; return the exit code (1 where a cell failed or a report broke).
 
@@ -74,7 +75,7 @@ def run_session(
     folder = runs / (name or model_name(request))
     with out.status("checking names, settings, data and ranks"):
         plan, cells = prepare(request, folder)
-    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, gpus_per_cell=gpus_per_cell)
+    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, launch=launch)
     checked()
     out.print(_headline(plan, folder, cells, todo, jobs), soft_wrap=True, markup=False)
     if dry_run:
@@ -82,24 +83,22 @@ def run_session(
     if dry_run or gpu:
         from kore_bench.fitting import show_costs  # reads the model's configuration: torch
 
-        show_costs(plan, gpu, out)
+        show_costs(plan, gpu, out, launch)
     if dry_run:
         return 0
     with Listener(out, RunFolder(folder), cells, todo) as listen:
-        run = execute(
-            plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, gpus_per_cell=gpus_per_cell
-        )  # fmt: skip
+        run = execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, launch=launch)
     with out.status("writing tables, figures and the page"):
         files, broken = _report(run, plan.registry, ())
     records = run.records()
     out.print(summary_table(records))
+    if request.limit:
+        out.print(f"scores are from a sample of about {request.limit} questions a task (--limit)", markup=False)
     shown = next((file for file in files if file.name == "report.html"), folder)
     out.print(f"report: {shown} ({time.monotonic() - begin:.0f} s in all)", soft_wrap=True, markup=False)
-    failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        out.print(f"failed: {record.method}, seed {record.seed}: {record.reason}", soft_wrap=True, markup=False)
-    for sentence in broken:
-        out.print(sentence, soft_wrap=True, markup=False)
+    failed = [record for record in records if record.status == "failed" or record.failed_tasks]
+    for line in (*what_is_lacking(records), *broken):
+        out.print(line, soft_wrap=True, markup=False)
     return 1 if failed or broken else 0
 
 
@@ -170,6 +169,25 @@ def summary_table(records: list[Record]) -> Table:
             f"{sum(record.cost.seconds.values()):.0f}",
         )  # fmt: skip
     return table
+
+
+def what_is_lacking(records: Sequence[Record]) -> list[str]:
+    """Return a line for each cell that failed, and for each task that failed or was skipped with its cells."""
+    lines = [
+        f"failed: {record.method}, seed {record.seed}: {record.reason}"
+        for record in records
+        if record.status == "failed"
+    ]
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        for name, outcome in record.tasks.items():
+            if outcome.status != "done":
+                known = cells.setdefault((outcome.status, name, outcome.reason), [])
+                known.append(f"{record.method}, seed {record.seed}")
+    for (status, name, reason), where in cells.items():
+        shown = f"{len(where)} cells" if len(where) > 1 else where[0]
+        lines.append(f"{status}: {name} ({shown}): {reason}")
+    return lines
 
 
 def _report(run: RunFolder, registry: Registry, names: tuple[str, ...]) -> tuple[list[Path], list[str]]:

@@ -86,7 +86,7 @@ def _short(score: Score | None) -> str:
 
 def _status(place: Place) -> Text:
     words = f"{place.status}: {one_line(place.reason)}" if place.reason else place.status
-    return Text(words, STYLES.get(place.status, "dim"))
+    return Text(words, STYLES["failed"] if place.reason and place.status == "done" else STYLES.get(place.status, "dim"))
 
 
 def _rate(place: Place) -> str:

@@ -39,7 +39,7 @@ def eigenpairs(matrix: Tensor, count: int, *, largest: bool = False) -> tuple[Te
 def solver_memory(n: int, count: int, *, gpu: bool) -> int:
     """Return how many bytes `eigenpairs` needs beside its argument ``[n, n]``.
 
-    Both make one symmetric copy with one temporary of its size. On a GPU cuSOLVER's divide and conquer (``syevd``)
+    A matrix that is symmetric only up to rounding is copied once. On a GPU cuSOLVER's divide and conquer (``syevd``)
     overwrites its matrix with all vectors and works in 2 n^2 more; on the CPU the reduction overwrites one copy, and
     the ``count`` vectors are held three times while the reduction is undone.
     """
@@ -112,6 +112,8 @@ def _checked(matrix: Tensor) -> Tensor:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"a covariance is a square matrix, not of shape {tuple(matrix.shape)}")
     covariance = matrix.detach().double()
+    if torch.equal(covariance, covariance.T) and bool(covariance.sum().isfinite()):
+        return covariance  # as `Gram` makes them; the general checks cost a tenth of the solver
     largest = max(abs(float(covariance.min())), abs(float(covariance.max())))
     if not np.isfinite(largest):
         raise ValueError("the covariance holds values that are not finite")

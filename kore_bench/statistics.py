@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kore_bench.errors import UserError
 
 IGNORED = -100
+_TILE = 128  # rows and columns: a strip of them is transposed within the processor's cache
 Batch = Mapping[str, Tensor]
 """A model's keyword arguments; ``attention_mask`` and ``input_ids`` are ``[batch, length]``, padding on either side."""
 R = TypeVar("R")
@@ -95,8 +96,11 @@ class Gram:
 
     def matrix(self) -> Tensor:
         """Return the sum ``[n, n]``: the very tensor that rows are added to, its upper triangle mirrored in place."""
-        upper = self.sum.triu(1)
-        self.sum.triu_().add_(upper.T)
+        for start in range(0, len(self.sum), _TILE):
+            tile, after = slice(start, start + _TILE), slice(start + _TILE, None)
+            self.sum[after, tile] = self.sum[tile, after].T
+            corner = self.sum[tile, tile]
+            corner.copy_(corner.triu() + corner.triu(1).T)
         return self.sum
 
 
@@ -312,6 +316,7 @@ class _Reader:
     def begin(self, flow: _Flow) -> None:
         self.seen = {}
         self.weights, self.keep = flow.weights, flow.weights > 0
+        self.plain = not self.counting.faithful and bool((flow.weights == 1).all())
         self.tokens += int(self.keep.sum())
 
     def finish(self) -> Iterator[Inputs]:
@@ -340,14 +345,17 @@ class _Reader:
             raise ValueError(
                 f"{name} reads tokens {tuple(x.shape[:2])}, the attention mask has {tuple(self.keep.shape)}"
             )
+        if name not in self.grams:
+            self.grams[name] = Gram(x.shape[-1], x.device, self.counting)
+        if self.plain:  # nothing to leave out or to weigh: no copy
+            self.grams[name].add(x.flatten(0, 1))
+            return
         keep = self.keep.to(x.device)
         scale = self.weights.to(x.device, torch.float64).sqrt()
         if self.counting.faithful:
             peak = x.masked_fill(~keep[..., None], -torch.inf).amax(dim=(1, 2)).abs().double()
             scale = scale / torch.where((peak > 0) & peak.isfinite(), peak, 1.0)[:, None]
         rows, scale = x[keep], scale[keep][:, None]
-        if name not in self.grams:
-            self.grams[name] = Gram(x.shape[-1], x.device, self.counting)
         self.grams[name].add(rows if bool((scale == 1).all()) else rows.to(self.grams[name].precision) * scale)
 
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,13 +19,18 @@ from typing import IO, Any, Protocol, TypeVar, cast
 import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from kore_bench.card import TrainSettings
 from kore_bench.checkpoint import PREFIX, Checkpoint, Due, Progress, load_trained, save_trained, seal
 from kore_bench.component import Component, Run
-from kore_bench.distributed import everyone, first, summed, wait_for_all, world
+from kore_bench.distributed import everyone, first, summed, wait_for_all, whole, world
 from kore_bench.errors import UserError
+from kore_bench.launch import ALONE, Launch
 from kore_bench.lmm import IGNORED, LMM
+from kore_bench.recipe import optimizer, training_arguments
+from kore_bench.reporters import reporters
+from kore_bench.sharding import in_shards, load_whole_state, whole_state
 
 R = TypeVar("R", bound=Mapping[str, Any])
 _WORTH_SPLITTING = 2 / 3
@@ -69,11 +74,12 @@ def train(
     log: IO[str],
     progress: Callable[[int, int], None],
     keeping: Keeping | None = None,
+    launch: Launch = ALONE,
 ) -> Trained:
     """Train ``model`` in place on rows of ``input_ids``, ``labels`` and ``images``; one JSON row a step goes to ``log``.
 
-    The order of the data depends on the seed and the number of rows alone. Processes that share a cell (DDP) share
-    each batch: the gradients are those of one process with the whole batch. With ``keeping``, checkpoints are written
+    The order of the data depends on the seed and the number of rows alone. Processes that share a cell share each
+    batch: the gradients are those of one process with the whole batch, whatever the strategy of ``launch``. With ``keeping``, checkpoints are written
     about every minute of training (``KORE_BENCH_CHECKPOINT_SECONDS``) and at its end; one that is resumed restores
     weights, optimizer, random state, data order and what the components remember, so that the numbers are those of an
     undisturbed training. Raises UserError where there is nothing to train, FloatingPointError where the loss or a
@@ -94,14 +100,21 @@ def train(
         )  # fmt: skip
     if settings.gradient_checkpointing:
         model.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    with tempfile.TemporaryDirectory() as scratch:
+    cell = keeping.folder.parent if keeping else None
+    step = resume.progress.step if resume else 0
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        in_shards(model) if launch.sharded else nullcontext(),
+        reporters(launch.report_to if first() else (), cell or Path(scratch), step) as callbacks,
+    ):
         trainer = _Trainer(
             model, settings, components, run, log, keeping,
-            args=_arguments(settings, run.seed, str(keeping.folder) if keeping else scratch, model),
-            train_dataset=rows,
+            args=training_arguments(settings, run.seed, str(keeping.folder) if keeping else scratch, model),
+            train_dataset=rows, sharded=launch.sharded,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_Hooks(trainer, progress))
+        for callback in (_Hooks(trainer, progress), *callbacks):
+            trainer.add_callback(callback)
         with _asked_to_stop(trainer):
             trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
     model.model.eval()
@@ -147,33 +160,6 @@ def _asked_to_stop(trainer: _Trainer) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _arguments(settings: TrainSettings, seed: int, folder: str, model: LMM) -> TrainingArguments:
-    steps = settings.steps if settings.steps else -1
-    return TrainingArguments(
-        output_dir=folder,
-        max_steps=steps,
-        num_train_epochs=settings.epochs or 1.0,
-        per_device_train_batch_size=settings.batch_size // world(),
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        warmup_steps=settings.warmup,  # below 1: a share of all steps
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=model.card.dtype == "bfloat16",
-        use_cpu=model.device.type == "cpu",
-        seed=seed,
-        data_seed=seed,
-        ddp_find_unused_parameters=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda",
-    )
-
-
 class _Trainer(Trainer):
     """Adds the penalties in one place, scaled so that gradient accumulation changes nothing."""
 
@@ -187,6 +173,7 @@ class _Trainer(Trainer):
         keeping: Keeping | None,
         args: TrainingArguments,
         train_dataset: Sequence[Mapping[str, Any]],
+        sharded: bool,
     ) -> None:
         self.lmm, self.components, self.run, self.log_file, self.keeping = lmm, components, run, log, keeping
         self.parts: dict[str, float] = {}
@@ -202,15 +189,23 @@ class _Trainer(Trainer):
             args=args,
             train_dataset=cast(Any, train_dataset),
             data_collator=self._collate,
-            optimizers=(_optimizer(lmm, settings), None),
+            optimizers=(optimizer(lmm, settings), None),
         )
         # Losses are divided below: by the step's answer tokens, penalties by the step's batches.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self.is_distributed_loading_by_transformers = sharded  # then nothing else shards the model or wraps it in DDP
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Do nothing: the model lies where it is used, and shards must not be moved."""
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Pad a batch in one part, or in a short and a long one where that saves much padding."""
-        return {"parts": [self.lmm.collate(part) for part in split_by_length(rows)]}
+        """Pad a batch in one part, or in a short and a long one where that saves much padding.
+
+        Processes that share a cell exchange gradients part by part, and so must have as many.
+        """
+        parts = split_by_length(rows) if world() == 1 else [rows]
+        return {"parts": [self.lmm.collate(part) for part in parts]}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -227,6 +222,9 @@ class _Trainer(Trainer):
         self.num_parts = len(inputs["parts"])
         losses = [super(_Trainer, self).training_step(model, part, num_items_in_batch) for part in inputs["parts"]]
         return torch.stack(losses).sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Do nothing: `write_step` logs, and the Trainer's own loss is not the one that is trained on."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: nothing here reads the Trainer's estimate, which knows no batches in parts."""
@@ -249,7 +247,8 @@ class _Trainer(Trainer):
         for component in self.components:
             penalty = component.penalty(self.lmm, {**inputs, "labels": labels}, outputs, self.run)
             if penalty is not None:
-                penalty = penalty / (self.current_gradient_accumulation_steps * self.num_parts)
+                batches = self.current_gradient_accumulation_steps * self.num_parts
+                penalty = whole(penalty) / (num_items_in_batch / world() if component.by_token else batches)
                 self._add(f"penalty/{component.name}", penalty / world())
                 loss = loss + penalty
         self.samples += len(labels)
@@ -271,6 +270,7 @@ class _Trainer(Trainer):
         if first():
             self.log_file.write(json.dumps(row) + "\n")
             self.log_file.flush()
+        self.callback_handler.on_log(self.args, self.state, self.control, {"learning_rate": rate, **parts})
         self.last_loss = parts.get("loss", float("nan"))
         self.parts = {}
 
@@ -293,8 +293,24 @@ class _Trainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained and what the components remember, for a checkpoint."""
+        save_trained(Path(str(output_dir)), self.lmm.model, self.run.states)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the optimizer's state whole, so that any number of processes, sharded or not, can go on from it."""
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = whole_state(self.optimizer)
         if first():
-            save_trained(Path(str(output_dir)), self.lmm.model, self.run.states)
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None
+            assert self.lr_scheduler is not None
+            folder = Path(checkpoint)
+            load_whole_state(self.optimizer, torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True))
+            self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Do nothing: `train` has put back what `save_model` wrote."""
@@ -316,7 +332,8 @@ class _Trainer(Trainer):
         folder = self.keeping.folder / f"{PREFIX}{self.state.global_step}"
         if first():
             shutil.rmtree(folder, ignore_errors=True)
-            save_trained(folder, self.lmm.model, self.run.states)
+        save_trained(folder, self.lmm.model, self.run.states)
+        if first():
             seal(folder, progress)
         wait_for_all()
 
@@ -355,15 +372,3 @@ def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     wanted = labels[:, 1:] != IGNORED
     return nn.functional.cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum")
-
-
-def _optimizer(model: LMM, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW in two groups: the projector at its own rate, everything else at the run's."""
-    projector = model.projector()
-    inside = {id(value) for value in projector.parameters()} if projector is not None else set()
-    trained = [value for value in model.model.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in trained if id(value) not in inside], "lr": settings.learning_rate},
-        {"params": [value for value in trained if id(value) in inside], "lr": settings.projector_learning_rate},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)

@@ -25,6 +25,7 @@ class EWC(Component):
     """
 
     name = "ewc"
+    sharded = True
     strength: float = 0.01
 
     def check(self) -> None:
@@ -65,6 +66,10 @@ class EWC(Component):
         ]
         total: torch.Tensor = 0.5 * self.strength * sum(terms)
         return total
+
+    def check_spec(self, spec: AdapterSpec, layers: Layers) -> None:
+        """Refuse an adapter whose change of a layer is not s B A."""
+        spec.check_plain(self)
 
     def needs(self, spec: AdapterSpec, layers: Layers) -> Needs:
         """A Fisher value for every weight of the blocks, and an anchor beside it where the weights are trained."""

@@ -17,6 +17,7 @@ class Full(Adapter):
 
     name = "full"
     kind = "full"
+    sharded = True
 
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return the spec of full fine-tuning."""

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA) of every linear layer of the language model's blocks."""
+"""Low-rank adaptation (LoRA): of every linear layer of the language model's blocks, or of some kinds of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class LoRA(Adapter):
     """
 
     name = "lora"
+    sharded = True
     rank: int | str = "auto"
     alpha: float = 0.0
     dropout: float | str = "auto"
@@ -29,13 +30,13 @@ class LoRA(Adapter):
     def check(self) -> None:
         """Refuse a dropout outside [0, 1) and a negative scale."""
         if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
-            raise UserError(f"lora.dropout={self.dropout} must be at least 0 and below 1")
+            raise UserError(f"{self.name}.dropout={self.dropout} must be at least 0 and below 1")
         if self.alpha < 0:
-            raise UserError(f"lora.alpha={self.alpha} must not be negative")
+            raise UserError(f"{self.name}.alpha={self.alpha} must not be negative")
 
     def spec(self, layers: Layers, defaults: Defaults) -> AdapterSpec:
         """Return a plain LoRA of the asked rank."""
-        rank = resolve_rank(self.rank, "lora.rank", layers, defaults, freeze_a=False)
+        rank = resolve_rank(self.rank, f"{self.name}.rank", layers, defaults, freeze_a=False)
         dropout = self.dropout if isinstance(self.dropout, float) else defaults.dropout
         return AdapterSpec(kind=self.kind, rank=rank, alpha=self.alpha or 2 * rank, dropout=dropout)
 
@@ -48,8 +49,29 @@ class LoRA(Adapter):
             model.insert_lora(run.spec, run.train_projector)
 
     def trainable(self, name: str, spec: AdapterSpec) -> bool:
-        """Both factors train unless A is frozen; the projector's copy trains where it was asked for."""
-        return "lora_B" in name or ("lora_A" in name and not spec.freeze_a) or "modules_to_save" in name
+        """Both factors train unless A is frozen, DoRA's magnitudes, and the projector's copy where it was asked for."""
+        factor = "lora_B" in name or ("lora_A" in name and not spec.freeze_a)
+        return factor or "lora_magnitude_vector" in name or "modules_to_save" in name
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAAttention(LoRA):
+    """LoRA on the attention projections alone; ``rank``, ``alpha`` and ``dropout`` are as `lora`'s.
+
+    Zhu et al. 2025 (arXiv 2510.08564) train the weights of these layers themselves and keep the others.
+    ``auto`` is the rank with (at most) as many trained parameters as LoRA on every layer at the card's rank.
+    """
+
+    name = "lora-attention"
+    leaves = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAGateUp(LoRA):
+    """LoRA on the feed-forward layers' gate and up projections alone; settings are as `lora-attention`'s."""
+
+    name = "lora-gate-up"
+    leaves = ("gate_proj", "up_proj")
 
 
 METHOD = Method(
@@ -57,4 +79,16 @@ METHOD = Method(
     summary="low-rank adapters on every linear layer of the language model's blocks",
     source="Hu et al. 2022, arXiv 2106.09685; recipe of LLaVA-1.5",
     components=(LoRA(),),
+)
+ATTENTION = Method(
+    name="lora-attention",
+    summary="LoRA on attention projections only, at LoRA's trainable budget",
+    source="the choice of layers of Zhu et al. 2025, arXiv 2510.08564; as low-rank adapters",
+    components=(LoRAAttention(),),
+)
+GATE_UP = Method(
+    name="lora-gate-up",
+    summary="LoRA on the feed-forward gate and up projections only, at LoRA's trainable budget",
+    source="the choice of layers of Zhu et al. 2025, arXiv 2510.08564; as low-rank adapters",
+    components=(LoRAGateUp(),),
 )

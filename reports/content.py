@@ -11,8 +11,19 @@ from xml.etree import ElementTree
 
 from kore_bench.results import RunFolder
 
-from . import adaptation_table, cost_table, dimensions_table, main_table
+from . import (
+    adaptation_table,
+    benchmarks_table,
+    cost_table,
+    dimensions_table,
+    forgetting_table,
+    frontier_table,
+    knowing_table,
+    main_table,
+    toolkits_table,
+)
 from .drawing import stem
+from .retained import failures
 from .summary import Summary, old_skills, summarise, unfinished
 from .tabular import Cell, Table
 from .wording import DEFINITIONS, caution, reading, troubles
@@ -54,7 +65,9 @@ Block = Heading | Paragraph | Bullets | Table | Shown
 DATA = "Data, budget and seeds"
 """The heading after which a document says what it rests on."""
 
-_FIGURES = ("tradeoff", "dimensions", "learning-rates", "learning-rate-paths", "losses")
+_FIGURES = (
+    "tradeoff", "frontier", "dimensions", "why", "learning-rates", "learning-rate-paths", "losses",
+)  # fmt: skip
 
 
 def title_of(run: RunFolder) -> str:
@@ -75,9 +88,16 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
         blocks += [Paragraph(text, lead) for lead, text in map(_split, reading(summary))]
         if summary.failed:
             blocks += [Paragraph("Not every cell finished:"), Bullets(tuple(_term(line) for line in troubles(summary)))]
+        if lost := failures(summary):
+            lines = tuple((metric, f"{reason} ({'; '.join(cells)})") for metric, reason, cells in lost)
+            blocks += [Paragraph("Not every task was scored; the same command asks those again:"), Bullets(lines)]
         blocks += [Heading(f"Adaptation and retention{where}"), main_table.table(summary)]
         blocks += [Heading(f"Where it was forgotten{where}"), *_shown(figures["dimensions"])]
-        blocks += [dimensions_table.table(summary)]
+        blocks += [dimensions_table.table(summary), *benchmarks_table.tables(summary), *toolkits_table.tables(summary)]
+        blocks += [forgetting_table.table(run, summary), *_shown(figures["why"])]
+        if equal := frontier_table.table(run, summary):
+            blocks += [Heading(f"At equal adaptation{where}"), *_shown(figures["frontier"]), equal]
+        blocks += [Heading(f"Knowing or memorising{where}"), knowing_table.table(summary)]
         blocks += [Heading(f"At what cost{where}"), cost_table.table(summary), cost_table.time_table(summary)]
         blocks += [Heading(f"What adaptation is made of{where}"), adaptation_table.table(summary)]
         blocks += [Heading(f"How learning rates were chosen{where}"), _rates(summary)]

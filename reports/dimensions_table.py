@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .retained import marked, notes
 from .summary import DIMENSIONS, Row, Summary
 from .tabular import Cell, Table, columns_of, identity, name_cell, score_cell, signed, table_report
 
@@ -16,12 +17,17 @@ def table(summary: Summary) -> Table:
     sizes = f" n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "") + " each." if counts else ""
     return Table(
         title=f"Retention by dimension on {summary.model}",
-        header=("Method", *_SHOWN),
+        header=("Method", *(marked(summary, name) for name in _SHOWN)),
         rows=tuple((name_cell(row), *(_cell(row, name) for name in _SHOWN)) for row in summary.rows),
         notes=(
-            f"Accuracy in percent; below it the change against the base in points. {CLEAR.format('A star')}{sizes}",
+            f"{_what(summary)} in percent; below it the change against the base in points. {CLEAR.format('A star')}{sizes}",
+            *notes(summary, _SHOWN),
         ),
     )
+
+
+def _what(summary: Summary) -> str:
+    return "Means of the dimensions' benchmarks" if summary.benchmarks else "Accuracy"
 
 
 CLEAR = "{} marks a change whose 95 % interval (paired bootstrap over the same questions) leaves out 0."

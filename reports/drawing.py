@@ -90,10 +90,13 @@ class Picture:
 def look(method: str) -> Look:
     """Return a method's look; a mixture takes the colour of its first and the marker of its last part.
 
+    A variant (``kore:rank=64``) has its method's colour and a marker of its own.
+
     A method that is not in the table gets a look of its own from its name, the same in every run.
     """
-    parts = method.split("+")
-    colour, marker = _look_of(parts[0])[0], _look_of(parts[-1])[1]
+    plain, _, settings = method.partition(":")
+    parts = plain.split("+")
+    colour, marker = _look_of(parts[0])[0], _look_of(settings or parts[-1])[1]
     return Look(colour, marker, _SIZES.get(marker, 8.0))
 
 
@@ -152,6 +155,17 @@ def build_pictures(run: RunFolder, folder: Path, name: str, draw: Draw) -> list[
     for summary, picture in pictures(run, summaries, draw):
         with _style():
             files += _save(picture, folder / "figures", stem(name, summary.model, len(summaries) > 1))
+    return files
+
+
+def write_picture(draw: Callable[[], Picture], folder: Path, name: str) -> list[Path]:
+    """Draw a picture in this look and write ``figures/<name>.svg``, ``.png`` and ``.pdf``."""
+    with _style():
+        picture = draw()
+        files = _save(picture, folder / "figures", name)
+        about = {"Title": picture.title, "Subject": picture.caption, "CreationDate": None, "Creator": None}
+        files.append(folder / "figures" / f"{name}.pdf")
+        picture.figure.savefig(files[-1], format="pdf", metadata=about)
     return files
 
 

@@ -20,6 +20,8 @@ _ESCAPES = {
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": r"\textendash{}",
     "…": r"\ldots{}",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
 }
 _MARKS = {"": "{}", "best": r"\textbf{{{}}}", "next": r"\underline{{{}}}", "aside": r"\textit{{{}}}"}
 _SPREAD = " ± "

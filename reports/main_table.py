@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .retained import marked, notes
 from .summary import MEASURES, Row, Summary
 from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, table_report
 
@@ -13,22 +14,30 @@ _SKILLS = ("K.R calibrated", "K.R held-out", "old-facts")
 
 def table(summary: Summary) -> Table:
     """Return the main table of one model."""
-    repeated = len(summary.seeds) > 1
+    repeated, shown = len(summary.seeds) > 1, _shown(summary)
     small = "over seeds; ± is the standard deviation over seeds" if repeated else "by bootstrap, from one seed"
     scores = (
         f"Scores in percent; in small print 95 % intervals {small}. Under K.R calibrated, K.R held-out and old-facts it is "
         f"the change against the base, for the first two on the same skills.{_sizes(summary)}"
     )
-    notes = [scores, "Rows trained on plain and on augmented data saw different examples: compare within one kind."]
+    words = [scores, "Rows trained on plain and on augmented data saw different examples: compare within one kind."]
     if repeated:
-        notes.append("The skills of K.R calibrated and K.R held-out rotate with the seed; their spread includes that.")
+        words.append("The skills of K.R calibrated and K.R held-out rotate with the seed; their spread includes that.")
     return Table(
         title=f"Adaptation and retention on {summary.model}",
-        header=("Method", "Training data", *_SHOWN, "HARS", *_SKILLS, "Learning rate"),
-        rows=tuple(_cells(row) for row in summary.rows),
+        header=(
+            "Method", "Training data", *(marked(summary, name) for name in (*shown, "HARS", *_SKILLS)), "Learning rate"
+        ),
+        rows=tuple(_cells(row, shown) for row in summary.rows),
         words=frozenset({"Training data"}),
-        notes=tuple(notes),
-    )
+        notes=(*words, *notes(summary, (*shown, *_SKILLS))),
+    )  # fmt: skip
+
+
+def _shown(summary: Summary) -> tuple[str, ...]:
+    """Return the scores that stand in the table; K.R without judged benchmarks where a judge graded some."""
+    judged = any("K.R without judge" in row.scores for row in summary.rows)
+    return ("K.A", "K.R", "K.R without judge", "Avg") if judged else _SHOWN
 
 
 def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
@@ -45,10 +54,10 @@ def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
     ]
 
 
-def _cells(row: Row) -> tuple[Cell, ...]:
+def _cells(row: Row, shown: Sequence[str]) -> tuple[Cell, ...]:
     rate = Cell(DASH) if row.learning_rate is None else Cell(f"{row.learning_rate:.3g}", shorten(row.tuned, 40))
     scores = (
-        *(score_cell(row, name) for name in _SHOWN),
+        *(score_cell(row, name) for name in shown),
         _hars_cell(row),
         *(_skill_cell(row, name) for name in _SKILLS),
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from statistics import fmean
 from typing import NamedTuple
 
+from kore_bench.calibration import parse_calibration
 from kore_bench.measures import avg, ka
 from kore_bench.results import RunFolder
+from kore_bench.variants import method_of
 
+from .retained import PAPER, outcomes
 from .summary import BENCHMARKS, Row, Summary
 
 SOURCE = "arXiv 2510.19316"
@@ -42,12 +45,30 @@ def paper_rows() -> tuple[PaperRow, ...]:
 def counterparts(run: RunFolder, summary: Summary) -> dict[str, PaperRow]:
     """Return method -> the paper's row of the same model, method and setting, for the finished rows that it has.
 
-    The paper measured EVOKE, so that nothing of it stands beside the mini world's figures.
+    The paper measured EVOKE, so that nothing of it stands beside the mini world's figures. Where some of its
+    benchmarks were scored here, its K.R, Avg and dimensions are over these too.
     """
     if data_of(run) == "mini":
         return {}
+    scored = [outcomes(summary)[name].metric for name in summary.benchmarks]
     found = {row.method: _counterpart(row) for row in summary.rows if row.done}
-    return {method: paper for method, paper in found.items() if paper}
+    return {method: _over(paper, scored) for method, paper in found.items() if paper}
+
+
+def _over(paper: PaperRow, benchmarks: Sequence[str]) -> PaperRow:
+    """Return a row with K.R, Avg and dimensions over ``benchmarks``; as printed where these are all or none of its own.
+
+    Its HARS goes, which rests on the base's K.R over all.
+    """
+    kept = [name for name in PAPER if name in benchmarks]
+    if len(kept) in (0, len(PAPER)):
+        return paper
+    figures = {name: value for name, value in paper.figures.items() if name not in ("HARS", *BENCHMARKS)}
+    for dimension, parts in BENCHMARKS.items():
+        if own := [figures[name] for name in parts if name in kept]:
+            figures[dimension] = fmean(own)
+    figures["K.R"] = fmean(figures[name] for name in kept)
+    return paper._replace(figures=figures | {"Avg": avg(figures["K.A"], figures["K.R"])})
 
 
 def data_of(run: RunFolder) -> str:
@@ -57,7 +78,7 @@ def data_of(run: RunFolder) -> str:
 
 def _counterpart(row: Row) -> PaperRow | None:
     """Return the paper's main row for a method as it comes, or the row of the setting that was changed, if it has it."""
-    own = [found for found in paper_rows() if (found.model, found.method) == (row.model, row.method)]
+    own = [found for found in paper_rows() if (found.model, found.method) == (row.model, method_of(row.method))]
     settings = _settings(row)
     if not settings:
         return own[0] if own else None
@@ -73,7 +94,15 @@ def _read(line: Mapping[str, str]) -> PaperRow:
 
 
 def _settings(row: Row) -> list[str]:
-    """Return the settings that make another row of the paper, where they are not the default."""
-    parts = row.any_record.settings.get("components", {}).values()
+    """Return the settings that make another row of the paper, where they are not the default.
+
+    A calibration is one of them where it is a single benchmark; other samples are the paper's general ones.
+    """
+    settings = row.any_record.settings
+    parts = settings.get("components", {}).values()
     ranks = {f"rank={part['rank']}" for part in parts if part.get("rank", "auto") != "auto"}
-    return sorted(ranks) + ["freeze_a=false" for part in parts if not part.get("freeze_a", True)]
+    changed = sorted(ranks) + ["freeze_a=false" for part in parts if not part.get("freeze_a", True)]
+    calibration = settings.get("old", {}).get("calibration", "")
+    sources = [source.name for source in parse_calibration(calibration)] if calibration else []
+    specific = len(sources) == 1 and not {"/", "."} & set(sources[0]) and row.any_record.cost.old_samples
+    return changed + ([f"calibration={sources[0]}"] if specific else [])

@@ -12,6 +12,7 @@ from kore_bench.results import RunFolder, write_text
 
 from .latex import latex_table
 from .paper import SOURCE, PaperRow, counterparts, data_of
+from .retained import PAPER, left_out, marked, notes, outcomes
 from .summary import BENCHMARKS, Row, Summary, summarise
 from .tabular import (
     DASH,
@@ -101,9 +102,12 @@ class RankedTable:
             rows.append((Cell(label), *(Cell(_count(summary, name)) for name in columns)))
         return Table(
             title=f"{self.title} on {summary.model}",
-            header=("Method", *columns),
+            header=("Method", *(marked(summary, name) for name in columns)),
             rows=tuple(rows),
-            notes=(*_notes(summary, columns, style), *(_sources(run, columns, papers.values()) if papers else ())),
+            notes=(
+                *_notes(summary, columns, style),
+                *(_sources(run, summary, columns, papers.values()) if papers else ()),
+            ),
             parts=frozenset(parts - {0, len(rows)}),
         )
 
@@ -197,7 +201,11 @@ def _notes(summary: Summary, columns: Sequence[str], style: TableStyle) -> Itera
         yield f"Percent; mean ± standard deviation over {seeds} seeds." if seeds > 1 else "Percent, from one seed."
     kept = [name for name in BENCHMARKS if any(name in row.scores for row in summary.rows)]
     if "K.R" in columns and kept:
-        yield f"K.A is the mean of CEM and F1; K.R that of {', '.join(kept)}; Avg that of K.A and K.R."
+        of = "" if summary.benchmarks else f" K.R that of {', '.join(kept)};"
+        yield f"K.A is the mean of CEM and F1;{of} Avg that of K.A and K.R."
+    yield from notes(summary, columns)
+    if not {"K.R", *BENCHMARKS} & {*columns}:
+        yield from left_out(summary)
     if any(ranks(summary, name) for name in columns):
         claim = "" if seeds > 1 else ", though one seed carries no ranking"
         yield f"The highest figure of trained methods is bold and the next underlined{claim}."
@@ -207,10 +215,15 @@ def _notes(summary: Summary, columns: Sequence[str], style: TableStyle) -> Itera
         yield "HARS is not given where K.A did not gain on the base's."
 
 
-def _sources(run: RunFolder, columns: Sequence[str], papers: Iterable[PaperRow]) -> Iterator[str]:
+def _sources(run: RunFolder, summary: Summary, columns: Sequence[str], papers: Iterable[PaperRow]) -> Iterator[str]:
     """Yield where the paper's rows come from, and what the differences hold besides the methods."""
     tables = "; ".join(dict.fromkeys(paper.tables for paper in papers))
     yield f"In italics the rows of {SOURCE}, tables {tables}, measured on EVOKE and twelve benchmarks."
+    means = {"K.R", *BENCHMARKS} & {*columns}
+    if means and 0 < len(found := {*PAPER} & {outcomes(summary)[name].metric for name in summary.benchmarks}) < len(
+        PAPER
+    ):
+        yield f"Their means are taken over the same {len(found)} benchmarks, and their HARS is left out."
     if set(columns) & set(BENCHMARKS):
         yield "Its dimensions are here the means of their benchmarks."
     yield f"Ours are measured on {Path(data_of(run)).name}; differences (ours minus the paper's) include those of data and settings."

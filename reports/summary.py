@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from kore_bench.benchmarks import comparable, scored, shared
 from kore_bench.measures import Score, avg, bootstrap_mean_of_means, hars, kr, over_seeds, paired_difference
 from kore_bench.results import Cost, Record, RunFolder
 
@@ -32,10 +33,15 @@ BENCHMARKS = {
 
 TASKS = {
     **dict.fromkeys(("K.A", "CEM", "F1", "CEM repaired", "unreachable"), "adaptation"),
-    **dict.fromkeys(("K.R", "K.R calibrated", "K.R held-out", *DIMENSIONS), "retention"),
+    **dict.fromkeys(("K.R calibrated", "K.R held-out", "K.R tolerant"), "retention"),
     "old-facts": "old-facts",
+    **dict.fromkeys(("paraphrase", "in every wording"), "paraphrase"),
+    **dict.fromkeys(("portability", "portability by-name", "portability naming", "portability hop"), "portability"),
+    **dict.fromkeys(("image-necessity", "right image", "swapped image", "blank image"), "image-necessity"),
+    **dict.fromkeys(("spill-over", "spill-over of any value"), "spill-over"),
+    **{f"{name} chance": "retention" for name in DIMENSIONS},
 }
-"""Which task gives which measure of a summary; several tasks have a CEM."""
+"""Which task gives which measure of a summary, where several have one of the name; K.R is the benchmarks', if any."""
 
 MEASURES = (
     "K.A",
@@ -43,11 +49,25 @@ MEASURES = (
     "F1",
     "CEM repaired",
     "K.R",
+    "K.R without judge",
     "K.R calibrated",
     "K.R held-out",
+    "K.R tolerant",
     "Avg",
     "old-facts",
     *DIMENSIONS,
+    "paraphrase",
+    "in every wording",
+    "portability",
+    "portability by-name",
+    "portability naming",
+    "portability hop",
+    "image-necessity",
+    "right image",
+    "swapped image",
+    "blank image",
+    "spill-over",
+    "spill-over of any value",
 )
 """Every measure that a summary holds where the records give it; Avg is computed here."""
 
@@ -91,14 +111,15 @@ class Row:
 
     @property
     def reason(self) -> str:
-        """Why cells are missing, each reason once."""
-        return "; ".join(dict.fromkeys(record.reason or record.status for record in self.missing))
+        """Why cells are missing, or tasks in finished ones, each reason once."""
+        reasons = [record.reason or record.status for record in self.missing]
+        return "; ".join(dict.fromkeys([*reasons, *(record.shortfall for record in self.done if record.shortfall)]))
 
     @property
     def training_data(self) -> str:
         """``plain`` or ``augmented`` (empty where nothing was trained): losses and scores compare within one kind."""
         components = self.any_record.settings.get("components", {})
-        kind = "augmented" if any("augmentation" in name for name in components) else "plain"
+        kind = "augmented" if any("augment" in name for name in components) else "plain"
         return kind if components else ""
 
     @property
@@ -119,7 +140,8 @@ class Row:
         The interval is Student's t over seeds. Where there is one seed, or every seed gave the same figure (nothing
         was repeated, as for the base), it is the cell's own bootstrap interval.
         """
-        names = (*MEASURES, *(name for benchmarks in BENCHMARKS.values() for name in benchmarks))
+        headlines = (outcome.metric for record in self.done for outcome in record.tasks.values())
+        names = dict.fromkeys([*MEASURES, *(name for names in BENCHMARKS.values() for name in names), *headlines])
         return {name: _mean(found) for name in names if (found := self.over(name))}
 
     @cached_property
@@ -223,6 +245,15 @@ class Summary:
     rows: tuple[Row, ...]
 
     @property
+    def benchmarks(self) -> list[str]:
+        """The tasks whose headline figures make K.R, in the paper's order; none where the data's own task gives it."""
+        records = [record for row in self.rows for record in row.done]
+        metrics = {name: outcome.metric for record in records for name, outcome in record.tasks.items()}
+        order = [name for names in BENCHMARKS.values() for name in names]
+        places = {name: order.index(metric) if metric in order else len(order) for name, metric in metrics.items()}
+        return sorted(shared(records), key=lambda name: (places[name], name))
+
+    @property
     def base(self) -> Row | None:
         """The untouched model's row, where it finished."""
         return next((row for row in self.rows if row.method == "base" and row.done), None)
@@ -257,7 +288,8 @@ def summarise(run: RunFolder) -> list[Summary]:
 def _summaries(run: RunFolder, state: State) -> tuple[Summary, ...]:
     records = run.records()
     models = dict.fromkeys(record.model for record in records)
-    return tuple(_summary(run, model, [record for record in records if record.model == model]) for model in models)
+    groups = {model: [record for record in records if record.model == model] for model in models}
+    return tuple(_summary(run, model, comparable(group)) for model, group in groups.items())
 
 
 def unfinished(run: RunFolder) -> list[str]:
@@ -280,6 +312,8 @@ def paired(one: Row, other: Row) -> dict[str, Score]:
     facts, groups, _ = _differences(one, other, "adaptation")
     if len(facts):
         found["K.A"] = paired_difference(facts.tolist(), [0.0] * len(facts), groups.tolist())
+    if any(scored(record.tasks) for record in one.done):
+        return found  # K.R is the benchmarks', whose headline figures are no means over questions
     retained, _, types = _differences(one, other, "retention")
     parts = {name: part for name in DIMENSIONS if len(part := retained[types == name])}
     if parts:
@@ -366,4 +400,7 @@ def _mean(scores: Sequence[Score]) -> Score:
     if deviation is None:
         return scores[0]
     half = float(stdtrit(len(scores) - 1, 0.975)) * deviation / math.sqrt(len(scores))
-    return Score(value=mean, low=max(0.0, mean - half), high=min(100.0, mean + half), n=scores[0].n)
+    rising = scores[0].higher_is_better
+    ceiling = 100.0 if rising else math.inf  # a perplexity has none
+    low, high = max(0.0, mean - half), min(ceiling, mean + half)
+    return Score(value=mean, low=low, high=high, n=scores[0].n, higher_is_better=rising)

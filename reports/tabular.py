@@ -65,7 +65,7 @@ def table_report(
     def build(run: RunFolder, folder: Path) -> list[Path]:
         summaries = summarise(run)
         shown = [table for summary in summaries for table in tables(summary)]
-        return write_table(folder, file, shown, figures(summaries))
+        return write_table(folder, file, shown, figures(summaries)) if shown else []
 
     def frame(run: RunFolder, full: bool) -> pandas.DataFrame:
         lines = figures(summarise(run))
@@ -137,10 +137,12 @@ def columns_of(row: Row, measures: Sequence[str]) -> dict[str, object]:
 
 
 def name_cell(row: Row) -> Cell:
-    """Return the method's name, with its status where it is not plainly done."""
+    """Return the method's name, with its status where it is not plainly done, and the tasks that failed."""
+    words = [] if row.status == "done" else [row.status]
+    words += [shorten(row.reason, 90)] if row.reason else []
     if row.reference and row.done:
-        return Cell(row.method, "reference")
-    return Cell(row.method, "" if row.status == "done" else f"{row.status}: {shorten(row.reason, 90)}")
+        words.insert(0, "reference")
+    return Cell(row.method, ": ".join(words))
 
 
 def score_cell(row: Row, measure: str) -> Cell:

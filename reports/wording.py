@@ -24,8 +24,9 @@ DEFINITIONS = {
         "that were not trained on."
     ),
     "K.R": (
-        "retention: the plain mean of the seven dimensions COM, OCR, M-DIS, INS, M-IDU, MAT, HAL, or of those that the "
-        "data has (the KORE paper averages 12 benchmarks instead). K.R calibrated and K.R held-out are the means over the skills "
+        "retention: the plain mean of the benchmarks that were scored (the KORE paper: of 12), or where the data bring a "
+        "retention task of their own, of its dimensions among COM, OCR, M-DIS, INS, M-IDU, MAT, HAL. K.R without judge leaves "
+        "out the benchmarks that a language model graded. K.R calibrated and K.R held-out are the means over the skills "
         "whose old samples methods could read under that seed, and over the others."
     ),
     "old-facts": "(CEM + F1) / 2 on facts that the base knew before; no part of K.R.",

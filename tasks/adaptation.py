@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kore_bench.errors import UserError
-from kore_bench.examples import Knowledge, Question
+from kore_bench.examples import PROBES, Knowledge, Question
 from kore_bench.measures import Score, bootstrap, cem, f1, ka, reachable, repaired_cem
 from kore_bench.task import Card, Task, groups
 
@@ -19,6 +19,13 @@ class FactTask(Task):
     def correct(self, question: Question, prediction: str) -> float:
         """Return (CEM + F1) / 2 of one answer, from 0 to 1."""
         return ka(cem(prediction, question.answer), f1(prediction, question.answer))
+
+    def without_probe(self, knowledge: Knowledge, *probes: str) -> str | None:
+        """Return the reason to skip a task whose ``probes`` the data lack, None where there is one of them."""
+        if any(map(knowledge.probes.get, probes)):
+            return None
+        asks = "; ".join(f"{probe}: {PROBES[probe]}" for probe in probes)
+        return f"{self.card.name} is not available: {knowledge.root} has no probes.jsonl with such questions ({asks})"
 
     def score(
         self, questions: Sequence[Question], predictions: Sequence[str], *, seen_skills: frozenset[str] = frozenset()

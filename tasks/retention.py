@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,8 +10,8 @@ from typing import ClassVar
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Knowledge, Question
 from kore_bench.formats import DIMENSIONS
-from kore_bench.measures import Score, bootstrap_mean_of_means
-from kore_bench.task import Card, Task
+from kore_bench.measures import Score, bootstrap_mean_of_means, cem
+from kore_bench.task import Card, Task, draw, groups
 
 
 def exact(prediction: str, answer: str) -> bool:
@@ -25,6 +26,13 @@ def exact(prediction: str, answer: str) -> bool:
 def _words(text: str) -> list[str]:
     stripped = (word.strip(".,:;!?'\"()") for word in text.casefold().split())
     return [word for word in stripped if word]
+
+
+def chance(questions: Sequence[Question], dimension: str) -> Score:
+    """Return what the best constant answer scores in a dimension, in percent."""
+    answers = Counter(" ".join(_words(question.answer)) for question in questions if question.type == dimension)
+    value = 100 * max(answers.values()) / answers.total()
+    return Score(value=value, low=value, high=value, n=answers.total())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,18 @@ class Retention(Task):
                 )
         return knowledge.retention
 
+    def asked(self, knowledge: Knowledge) -> tuple[Question, ...]:
+        """Return the questions that are asked; a limit leaves every dimension a like share."""
+        questions = self.questions(knowledge)
+        kinds = [question.type for question in questions]
+        return draw(questions, groups(questions), self.limit, kinds) if self.limit else questions
+
+    def skip(self, knowledge: Knowledge) -> str | None:
+        """Return why there is nothing to ask: the paper's own benchmarks are then another toolkit's."""
+        if reason := super().skip(knowledge):
+            return f"{reason}, and the paper's twelve benchmarks need VLMEvalKit (docs/toolkits.md)"
+        return None
+
     def correct(self, question: Question, prediction: str) -> float:
         """Return 1 where the answer is exactly right, else 0."""
         return float(exact(prediction, question.answer))
@@ -57,10 +77,11 @@ class Retention(Task):
     def score(
         self, questions: Sequence[Question], predictions: Sequence[str], *, seen_skills: frozenset[str] = frozenset()
     ) -> dict[str, Score]:
-        """Return K.R, each dimension's share of exact answers, and K.R over seen and over other dimensions apart.
+        """Return K.R, each dimension's share of exact answers and chance, and K.R over seen and other dimensions apart.
 
         "K.R calibrated" averages the dimensions in ``seen_skills``, "K.R held-out" the others; either is left out
         where it has no dimension, and both where ``seen_skills`` is empty, as nothing was then calibrated.
+        "K.R tolerant" counts every answer that covers the gold one (CEM): what K.R lacks against it is form, not knowledge.
         """
         parts: dict[str, list[float]] = {}
         for question, prediction in zip(questions, predictions, strict=True):
@@ -71,11 +92,16 @@ class Retention(Task):
         if seen_skills:
             means["K.R calibrated"] = [dimension for dimension in present if dimension in seen_skills]
             means["K.R held-out"] = [dimension for dimension in present if dimension not in seen_skills]
-        return {
+        scores = {
             name: bootstrap_mean_of_means({dimension: parts[dimension] for dimension in dimensions})
             for name, dimensions in means.items()
             if dimensions
         }
+        tolerant: dict[str, list[float]] = {}
+        for question, prediction in zip(questions, predictions, strict=True):
+            tolerant.setdefault(question.type, []).append(cem(prediction, question.answer))
+        scores["K.R tolerant"] = bootstrap_mean_of_means(tolerant)
+        return scores | {f"{dimension} chance": chance(questions, dimension) for dimension in present}
 
 
 TASK: Task = Retention()

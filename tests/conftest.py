@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,21 @@ def small_world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = [row for number, row in enumerate(rows) if keep(number, row)]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in chosen))
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepare(world: Path) -> Callable[..., Any]:
+    """Return ``prepare(method, settings={}, seed=0)``, which gives a `Prepared`: the mini model adapted by a method."""
+    from kore_bench.conformance.prepared import Prepared
+    from kore_bench.formats import read_knowledge
+    from kore_bench.registry import Registry
+
+    knowledge, registry = read_knowledge(world), Registry()
+
+    def prepared(method: str, settings: Mapping[str, str] | None = None, seed: int = 0) -> Prepared:
+        return Prepared(knowledge, registry.compose(method, settings), seed, registry)
+
+    return prepared
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def test_keys_hold_the_content(small_world: Path, tmp_path: Path) -> None:
     [
         ("{folder}/gone.json", "gone.json is neither a file, a folder nor a task"),
         ("retentoin", "did you mean 'retention'"),
-        ("vlmeval:MME", "vlmeval:MME is neither a file, a folder nor a task"),
+        ("nowhere:MME", "nowhere:MME is neither a file, a folder nor a task"),
         ("{folder}/empty.json", "empty.json holds no rows"),
         ("{folder}/cut.json", r"cut.json, line 1, column \d+: .* the file may be cut off"),
         ("{folder}/one.json:1", "1 sample to calibrate on says next to nothing"),

@@ -136,6 +136,23 @@ def test_a_resumed_training_ends_with_the_same_numbers(
     assert all(torch.equal(one, other) for one, other in zip(ours["averages"], theirs["averages"], strict=True))
 
 
+@pytest.mark.parametrize("method", ["lwf+full", "kl", "olora", "cia", "lora-fa", "dora", "pissa", "osf", "l2-sp"])
+def test_what_a_method_remembers_is_resumed(method: str, knowledge: Knowledge, tmp_path: Path) -> None:
+    undisturbed = Training(knowledge, tmp_path / "whole", method)
+    undisturbed.go()
+    with pytest.raises(CrashError):
+        Training(knowledge, tmp_path / "stopped", method).go(stop_at=5)
+    torch.manual_seed(99)
+    second = Training(knowledge, tmp_path / "stopped", method)
+    second.go()
+    assert undisturbed.numbers()[4:] == second.numbers()
+    for training in (undisturbed, second):
+        for component in training.components:
+            component.finish(training.model, training.run)
+    for one, other in zip(_trained(undisturbed.model), _trained(second.model), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_full_fine_tuning_resumes_too(knowledge: Knowledge, tmp_path: Path) -> None:
     undisturbed = Training(knowledge, tmp_path / "one", "full")
     undisturbed.go()

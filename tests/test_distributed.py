@@ -12,6 +12,7 @@ from kore_bench.bench import check_gpus, execute, prepare
 from kore_bench.distributed import everyone, first, summed, visible, world
 from kore_bench.engines import Event
 from kore_bench.errors import UserError
+from kore_bench.launch import Launch
 from kore_bench.plan import Plan, Request
 from kore_bench.results import Record, RunFolder
 
@@ -26,7 +27,7 @@ def request(data: Path, *methods: str, steps: int = 6) -> Request:
 def run(data: Path, folder: Path, processes: int, *methods: str) -> RunFolder:
     plan, cells = prepare(request(data, *methods), folder)
     return execute(
-        plan, cells, folder, jobs=1, rerun="always", listen=lambda event: None, gpus_per_cell=processes
+        plan, cells, folder, jobs=1, rerun="always", listen=lambda event: None, launch=Launch(gpus_per_cell=processes)
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_a_lost_process_fails_its_cell_alone(small_world: Path, tmp_path: Path) 
             killed.append(second_process())
             os.kill(killed[0], signal.SIGKILL)
 
-    folder = execute(plan, cells, tmp_path, jobs=1, rerun="always", listen=listen, gpus_per_cell=2)
+    folder = execute(plan, cells, tmp_path, jobs=1, rerun="always", listen=listen, launch=Launch(gpus_per_cell=2))
     found = by_method(folder)
     assert found["lora"].status == "failed"
     assert "SIGKILL" in found["lora"].reason

@@ -34,6 +34,7 @@ from kore_bench.examples import Knowledge
 from kore_bench.fitting import check_fits, estimate_table
 from kore_bench.formats import read_knowledge
 from kore_bench.gpus import GPUS, find_gpu
+from kore_bench.launch import Launch
 from kore_bench.lmm import LMM
 from kore_bench.models.llava import LLAVA_7B, LLAVA_13B
 from kore_bench.models.mini_llava import CARD as MINI_LLAVA
@@ -294,3 +295,18 @@ def test_a_dry_run_shows_the_costs_and_refuses(
     assert ended.value.code == 0
     assert not list(tmp_path.iterdir())
     assert GIB == 2**30
+
+
+def test_shards_make_full_fine_tuning_fit_one_node(configs: dict[str, str], knowledge: Knowledge) -> None:
+    """A GPU of eight has an eighth of weights, gradients and moments (16 bytes each trained), and of the batch."""
+    asked, gpu = plan("llava-7b", configs, ("full",)), find_gpu("h100-80gb")
+    alone, copies, shards = (
+        estimate_plan(asked, knowledge, Launch(gpus_per_cell=gpus, strategy=strategy))[0]
+        for gpus, strategy in ((1, "ddp"), (8, "ddp"), (8, "fsdp2"))
+    )
+    assert not copies.fits(gpu)
+    assert shards.fits(gpu)
+    assert alone.memory["train"] > copies.memory["train"] > 16 * alone.trainable
+    assert shards.memory["train"] > 18 * alone.trainable / 8
+    assert shards.memory["train"] > 6 * alone.trainable  # all weights, in float32 too, when training begins
+    assert shards.memory["answer"] == alone.memory["answer"]

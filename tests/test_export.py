@@ -32,8 +32,8 @@ from kore_bench.source import load_processor, load_weights
 
 tiny: Any = importlib.import_module("tiny_models")
 
-METHODS = ("full", "lora", "kore-null", "ewc")
-ADAPTED = ("lora", "kore-null", "ewc")
+ADAPTED = ("lora", "kore-null", "ewc", "lora-fa", "dora", "pissa", "corda", "eva", "osf")
+METHODS = ("full", *ADAPTED)
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,16 @@ def by_itself(model: LMM, name: str, **options: Any) -> dict[str, Any]:
 
 def test_multiple_choice_is_lm_evals_own_figure_with_its_standard_error(model: LMM, tmp_path: Path) -> None:
     found = evaluate(planned("mini_facts", "lm-eval.limit=60"), model, tmp_path)
-    theirs = by_itself(model, "mini_facts", limit=60)
+    asked = sorted(int(row["id"].rpartition("-")[2]) for row in found.rows)
+    theirs = by_itself(model, "mini_facts", samples={"mini_facts": asked})
     headline = found.scores["lm-eval:mini_facts"]
     assert next(iter(found.scores)) == "lm-eval:mini_facts"
     assert headline == found.scores["acc"]
     assert headline.value == pytest.approx(100 * theirs["acc,none"])
     assert headline.high - headline.value == pytest.approx(196 * theirs["acc_stderr,none"])
-    assert headline.n == 60
+    assert headline.n == len(asked) == 60
+    assert asked != list(range(60))  # drawn from all of them, not the first
+    assert headline.higher_is_better
     assert found.facts["metric"] == "acc"
     assert str(found.facts["version"]) == "1.0"
 
@@ -109,6 +112,7 @@ def test_perplexity_is_lm_evals_own_and_has_no_rows(model: LMM, tmp_path: Path) 
     theirs = by_itself(model, "mini_paragraphs")
     assert found.scores["lm-eval:mini_paragraphs"].value == pytest.approx(theirs["word_perplexity,none"], rel=1e-3)
     assert math.isfinite(found.scores["word_perplexity"].value)
+    assert not any(score.higher_is_better for score in found.scores.values())
     assert found.rows == ()
 
 
@@ -159,7 +163,7 @@ def test_a_run_scores_its_cells_and_keeps_the_answers(tmp_path: Path) -> None:
     ("name", "settings", "sentence"),
     [
         ("mini_fact", (), "no task 'mini_fact' .names like it: mini_facts"),
-        ("mini_facts", ("lm-eval.path=nowhere",), "nowhere"),
+        ("mini_facts", ("lm-eval.path=nowhere",), "--lm-eval-path nowhere: there is no such folder"),
         ("mini_facts", ("lm-eval.limit=-1",), "at least 0"),
         ("mini_facts", ("lm-eval.limits=3",), "limit"),
     ],

@@ -116,7 +116,10 @@ def test_every_named_image_exists_and_is_32_pixels(root: Path) -> None:
         named = {path for row in rows for path in _paths(row)}
         named |= {path for entry in _json(folder / "facts.json").values() for path in entry["retrieved"]}
         if folder == root:
-            named |= {path for row in _lines(folder / "old_facts.jsonl") for path in _paths(row)}
+            more = _lines(folder / "old_facts.jsonl") + [
+                row for row in _lines(folder / "probes.jsonl") if "image" in row
+            ]
+            named |= {path for row in more for path in _paths(row)}
         written = {str(path.relative_to(folder)) for path in (folder / "images").rglob("*.png")}
         assert named == written
         assert {_image(folder / path).size for path in sorted(named)[::50]} == {(32, 32)}

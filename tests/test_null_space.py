@@ -98,6 +98,28 @@ def test_basis_is_exact_at_condition_1e8() -> None:
     assert excess(covariance_of(values), basis) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("condition", [1e4, 1e12])
+@pytest.mark.parametrize("spread", [0.0, 1e-10, 1e-3])
+def test_basis_is_exact_where_eigenvalues_cluster_at_the_cut(spread: float, condition: float) -> None:
+    values = decaying(N, condition)
+    values[N - 24 : N - 8] = values[N - 16] * (1 + spread * torch.linspace(-1, 1, 16, dtype=torch.float64))
+    c = covariance_of(values)
+    basis = null_basis(c, 16)
+    assert excess(c, basis) == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(basis.vectors.T @ basis.vectors, torch.eye(16, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_a_matrix_symmetric_up_to_rounding_is_solved_as_the_symmetric_one() -> None:
+    c = covariance_of(decaying())
+    skewed = c + 1e-7 * normal(N, N).triu(1)
+    values, vectors = spectrum.eigenpairs(skewed, 5)
+    expected = torch.linalg.eigh((skewed + skewed.T) / 2)
+    torch.testing.assert_close(values, expected[0], atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        (vectors.T @ expected[1][:, :5]).abs(), torch.eye(5, dtype=torch.float64), atol=1e-6, rtol=0
+    )
+
+
 @pytest.mark.parametrize("rank", [N // 4, N // 2, 3 * N // 4])
 def test_basis_is_exact_where_the_covariance_is_deficient(rank: int) -> None:
     c = deficient()
@@ -163,6 +185,8 @@ def test_a_rank_out_of_range_is_the_users_mistake(rank: int, nearest: int) -> No
         (torch.ones(3, 4), "square"),
         (torch.ones(3), "square"),
         (torch.full((3, 3), torch.nan), "finite"),
+        (torch.full((3, 3), torch.inf), "finite"),
+        (torch.eye(3) * torch.nan, "finite"),
         (torch.ones(3, 3).triu(), "symmetric"),
         (-torch.eye(3), "negative"),
     ],

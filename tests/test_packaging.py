@@ -22,6 +22,17 @@ def test_every_package_folder_is_listed() -> None:
     assert found == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
+def test_plans_and_scaffolds_are_shipped() -> None:
+    """The wheel holds what is no Python: setuptools' patterns cover every such file of these folders."""
+    shipped = PROJECT["tool"]["setuptools"]["package-data"]
+    for package, folder, ending in (("kore_bench", "plans", ".yaml"), ("kore_bench.scaffold", "", ".txt")):
+        root = ROOT / package.replace(".", "/")
+        covered = {file for pattern in shipped[package] for file in root.glob(pattern)}
+        found = set((root / folder).rglob(f"*{ending}"))
+        assert found
+        assert found <= covered
+
+
 def test_versions_agree() -> None:
     assert kore_bench.__version__ == PROJECT["project"]["version"]
     assert f"version: {kore_bench.__version__}" in (ROOT / "CITATION.cff").read_text()

@@ -36,7 +36,7 @@ from kore_bench.results import RunFolder
         (Request(settings=("old.samples=0",)), "--set old.samples=0 must be at least 1"),
         (Request(settings=("steps",)), "--set steps must have the form name.field=value"),
         (Request(settings=("lora.rank=4", "lora.rank=8")), "--set lora.rank is given twice"),
-        (Request(methods=("lora",), settings=("ewc.strength=1",)), "no chosen method has a part 'ewc'"),
+        (Request(methods=("lora",), settings=("ewc.strength=1",)), "no chosen method or task has a part 'ewc'"),
         (Request(methods=("replay",), settings=("replay.ratio=0",)), "replay.ratio=0.0 must be above 0"),
         (Request(tuning="nowhere.json"), "--tuning nowhere.json: there is no such file"),
         (Request(plugins=("nowhere.py",)), "--plugin nowhere.py: there is no such file"),

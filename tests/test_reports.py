@@ -46,7 +46,7 @@ MODULES = [
     importlib.import_module(f"kore_bench.reports.{module.name}")
     for module in pkgutil.iter_modules(kore_bench.reports.__path__)
 ]
-REPORTS: list[Report] = [module.REPORT for module in MODULES if hasattr(module, "REPORT")]
+REPORTS: list[Report] = [module.REPORT for module in MODULES if isinstance(getattr(module, "REPORT", None), Report)]
 HOSTILE = '<script>alert("1")<script>'
 REASON = "<img src=x onerror=alert(1)> | broke at $\\frac{ `code` *and* <b>"
 
@@ -96,7 +96,9 @@ def read_csv(run: RunFolder, name: str) -> dict[str, dict[str, str]]:
 
 def test_a_report_is_called_as_its_file() -> None:
     names = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
-    assert [report.name for report in REPORTS] == [name for name, module in names.items() if hasattr(module, "REPORT")]
+    assert [report.name for report in REPORTS] == [
+        name for name, module in names.items() if isinstance(getattr(module, "REPORT", None), Report)
+    ]
     assert {"main-table", "cost-table", "dimensions-table", "tradeoff", "dimensions", "losses", "learning-rates"} <= {
         report.name for report in REPORTS
     }

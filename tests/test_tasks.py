@@ -1,4 +1,4 @@
-"""The task contract and the three tasks, scored by hand-computed cases."""
+"""The task contract, and adaptation, retention and old facts scored by hand-computed cases."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ def test_every_task_keeps_the_contract(name: str) -> None:
     assert task.card.name == name.replace("_", "-")
     assert task.max_new_tokens == 128
     assert all((task.card.title, task.card.source, task.card.licence, task.card.citation))
-    assert task.skip(EMPTY) == f"folder has no questions for {task.card.name}"
+    assert "folder has no" in (task.skip(EMPTY) or "")
+    assert task.questions(EMPTY) == ()
+
+
+@pytest.mark.parametrize("name", ["adaptation", "retention", "old_facts"])
+def test_one_question_is_asked_and_scored(name: str) -> None:
+    task: Task = MODULES[name].TASK
     question = ask("yes", type="HAL", group="entity")
     knowledge = replace(EMPTY, questions=(question,), retention=(question,), old_facts=(question,))
     assert task.skip(knowledge) is None
@@ -160,10 +166,20 @@ def test_kr_is_the_mean_of_the_dimensions_whatever_their_sizes() -> None:
     questions = [*balanced("COM", ["red"], 30), *balanced("OCR", ["a k"], 10), *balanced("HAL", ["no"], 20)]
     predictions = ["red"] * 30 + ["a k"] * 5 + ["k"] * 5 + ["yes"] * 20
     scores = retention.TASK.score(questions, predictions)
-    assert list(scores) == ["K.R", "COM", "OCR", "HAL"]
-    assert [scores[name].value for name in scores] == [50, 100, 50, 0]
-    assert [scores[name].n for name in scores] == [60, 30, 10, 20]
+    names = ["K.R", "COM", "OCR", "HAL"]
+    assert list(scores)[:4] == names
+    assert [scores[name].value for name in names] == [50, 100, 50, 0]
+    assert [scores[name].n for name in names] == [60, 30, 10, 20]
     assert 0 < scores["OCR"].low < 50 < scores["OCR"].high < 100
+
+
+def test_form_alone_is_told_from_knowledge() -> None:
+    questions = [*balanced("COM", ["red", "blue"], 20), *balanced("OCR", ["a k"], 10)]
+    predictions = ["it is red, I think"] * 20 + ["a k"] * 10
+    scores = retention.TASK.score(questions, predictions)
+    assert (scores["K.R"].value, scores["K.R tolerant"].value) == (50, 75)
+    assert (scores["COM chance"].value, scores["OCR chance"].value) == (50, 100)
+    assert scores["COM chance"].n == 20
 
 
 def test_kr_is_given_for_calibrated_and_held_out_skills_apart() -> None:

@@ -43,7 +43,7 @@ class Prepared:
     ) -> None:
         torch.set_num_threads(1)
         card = mini_card()
-        self.components = method.components
+        self.components, self.adapter = method.components, method.adapter
         self.model = LMM.load(card)
         layers = {name: (linear.out_features, linear.in_features) for name, linear in self.model.linears().items()}
         calibration = draw_old(knowledge, OLD, seed)
@@ -79,7 +79,7 @@ class Prepared:
         self.model.save(folder)
         torch.manual_seed(12345)
         fresh = LMM.load(self.model.card)
-        fresh.load_trained(folder)
+        self.adapter.load(fresh, folder)
         return outputs_on(fresh, self.run)
 
 

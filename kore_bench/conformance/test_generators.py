@@ -8,7 +8,7 @@ import pytest
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Item, Knowledge
-from kore_bench.generators import SUMMARY_WORDS, Generator
+from kore_bench.generators import SUMMARY_WORDS, Generator, Illustrator, Rewriter
 from kore_bench.registry import Registry
 
 
@@ -54,6 +54,21 @@ def test_generator_writes_equal_text_for_equal_seeds(the_generator: Generator, i
             item, random.Random(1), 5
         )
         assert the_generator.summary(item, random.Random(1)) == the_generator.summary(item, random.Random(1))
+
+
+def test_generator_rewrites_and_illustrates_reproducibly(the_generator: Generator, items: tuple[Item, ...]) -> None:
+    """Where it can: another text and other pictures of an item, equal for equal seeds."""
+    for item in items if isinstance(the_generator, Rewriter) else ():
+        text = the_generator.rewrite(item, random.Random(1))
+        assert text.strip()
+        assert text != item.text
+        assert text == the_generator.rewrite(item, random.Random(1))
+    for item in items if isinstance(the_generator, Illustrator) else ():
+        the_generator.check_pictures(item)
+        pictures = the_generator.pictures(item, random.Random(1), 3)
+        assert 0 < len(pictures) <= 3
+        assert all(picture.is_file() and picture != item.image for picture in pictures)
+        assert pictures == the_generator.pictures(item, random.Random(1), 3)
 
 
 def test_generator_refuses_what_it_cannot_write_about(the_generator: Generator, items: tuple[Item, ...]) -> None:

@@ -195,7 +195,8 @@ def check_images(knowledge: Knowledge) -> None:
 def images_of(knowledge: Knowledge) -> list[Path]:
     """Return every image of ``knowledge`` once, in the order in which they are asked for."""
     asked = [image for item in knowledge.items for image in (item.image, *item.retrieved)]
-    for question in (*knowledge.questions, *knowledge.retention, *knowledge.old_facts):
+    probes = (question for questions in knowledge.probes.values() for question in questions)
+    for question in (*knowledge.questions, *knowledge.retention, *knowledge.old_facts, *probes):
         asked += question.images
     asked += [image for examples in knowledge.old.values() for example in examples for image in example.images]
     return list(dict.fromkeys(asked))

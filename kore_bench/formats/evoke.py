@@ -9,6 +9,7 @@ Each file has a table of its fields below. The files may lie in the folder or up
 | ``facts.json`` | object: item id -> its structured facts and retrieved images | no |
 | ``retention.jsonl`` | questions of the seven dimensions | no |
 | ``old_facts.jsonl`` | questions about entities that the base knows | no |
+| ``probes.jsonl`` | further questions about the items, each with its sort (``probe``) | no |
 | ``old.json`` | array of LLaVA conversations of old knowledge, each with its skill | no |
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kore_bench.errors import UserError, nearest
-from kore_bench.examples import Example, Fact, Item, Knowledge, Question, name_of
+from kore_bench.examples import PROBES, Example, Fact, Item, Knowledge, Question, name_of
 
 from . import json_rows
 from .conversations import Problems, paths, turns, unmarked
@@ -46,6 +47,7 @@ from .pictures import Pictures
 
 INJECTION, EVALUATION, FACTS = "evoke_injection_data.json", "evoke_evaluation_data.jsonl", "facts.json"
 RETENTION, OLD_FACTS, OLD = "retention.jsonl", "old_facts.jsonl", "old.json"
+PROBE_FILE = "probes.jsonl"
 VALIDATION = "validation"
 
 _NAME, _SOURCE = optional(PLAIN), optional(one_of("news", "wiki"))
@@ -54,8 +56,9 @@ _INJECTION_FIELDS: Fields = {
 }  # fmt: skip
 _QUESTION_FIELDS: Fields = {
     "question_id": ID, "image": PATHS, "text": TEXT, "answer": PLAIN, "type": _NAME, "cnn_wiki_type": _SOURCE,
-    "item": optional(ID),
+    "item": optional(ID), "fact": _NAME,
 }  # fmt: skip
+_PROBE_FIELDS: Fields = {**_QUESTION_FIELDS, "image": optional(PATHS), "item": ID, "probe": one_of(*PROBES)}
 _RETENTION_FIELDS: Fields = {**_QUESTION_FIELDS, "type": one_of(*DIMENSIONS)}
 _OLD_FIELDS: Fields = {"id": ID, "image": optional(PATHS), "conversations": ROWS, "skill": one_of(*DIMENSIONS)}
 _SIDECAR_FIELDS: Fields = {
@@ -128,6 +131,7 @@ class KnowledgeReader:
         items = self._items()
         asked = [*self._questions(EVALUATION)]
         items, questions = self._about(items, asked)
+        probes = self._probes(items)
         retention = [question for _, question in self._questions(RETENTION, _RETENTION_FIELDS)]
         old_facts = [question for _, question in self._questions(OLD_FACTS)]
         old = self._old()
@@ -140,6 +144,7 @@ class KnowledgeReader:
             questions=tuple(questions),
             retention=tuple(replace(question, group=question.id) for question in retention),
             old_facts=tuple(old_facts),
+            probes=probes,
             old=old,
             digest=content_digest({**named, **self.tables.files}),
             unpacked=unpacked,
@@ -187,6 +192,7 @@ class KnowledgeReader:
             type=type,
             kind=kind,
             group=row.text("item") or group_of(id, images[0], type, kind),
+            fact=row.text("fact"),
         )
 
     def _about(
@@ -206,6 +212,16 @@ class KnowledgeReader:
                 items[id] = described(items[id], question)
                 questions.append(replace(question, group=id, context=items[id].text))
         return items, questions
+
+    def _probes(self, items: Mapping[str, Item]) -> dict[str, tuple[Question, ...]]:
+        asked = [*self._questions(PROBE_FILE, _PROBE_FIELDS)]
+        found: dict[str, tuple[Question, ...]] = {}
+        for sort in PROBES:
+            chosen = [(row, question) for row, question in asked if row.data["probe"] == sort]
+            _, questions = self._about(dict(items), chosen)
+            if questions:
+                found[sort] = tuple(questions)
+        return found
 
     def _old(self) -> dict[str, tuple[Example, ...]]:
         def build(row: Row) -> Example:

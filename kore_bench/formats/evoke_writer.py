@@ -10,7 +10,7 @@ from typing import Any
 from kore_bench.examples import Example, Item, Knowledge, Question
 
 from .conversations import LLAVA
-from .evoke import EVALUATION, FACTS, INJECTION, OLD, OLD_FACTS, RETENTION
+from .evoke import EVALUATION, FACTS, INJECTION, OLD, OLD_FACTS, PROBE_FILE, RETENTION
 from .writing import Target
 
 Row = dict[str, Any]
@@ -35,6 +35,11 @@ def tables_of(knowledge: Knowledge) -> dict[str, list[Row]]:
         FACTS: [_sidecar(item) for item in knowledge.items if item.facts or item.retrieved],
         RETENTION: [_question(question, ()) for question in knowledge.retention],
         OLD_FACTS: [_question(question, {question.group} - {question.id}) for question in knowledge.old_facts],
+        PROBE_FILE: [
+            {**_question(question, items), "probe": sort}
+            for sort, questions in knowledge.probes.items()
+            for question in questions
+        ],
         OLD: [{**llava_row(example), "skill": skill} for skill, pool in knowledge.old.items() for example in pool],
     }
     return {name: rows for name, rows in tables.items() if rows}
@@ -57,10 +62,10 @@ def _injection(item: Item) -> Row:
 
 def _question(question: Question, items: Iterable[str]) -> Row:
     images = list(question.images)
-    told = {"type": question.type, "cnn_wiki_type": question.kind}
+    told = {"type": question.type, "cnn_wiki_type": question.kind, "fact": question.fact}
     return {
         "question_id": question.id,
-        "image": images[0] if len(images) == 1 else images,
+        **({"image": images[0] if len(images) == 1 else images} if images else {}),
         "text": question.text,
         "category": "default",
         "answer": question.answer,

@@ -1,7 +1,7 @@
 """Hugging Face data sets with image columns: saved on disk, parquet files, or by their name on the hub.
 
-A knowledge set has the splits ``injection`` and ``evaluation`` (and ``facts``, ``retention``, ``old_facts``, ``old``),
-whose columns are the fields of EVOKE's files; a conversation set has one split, with LLaVA's or sharegpt's columns.
+A knowledge set has the splits ``injection`` and ``evaluation`` (and ``facts``, ``retention``, ``old_facts``,
+``probes``, ``old``), whose columns are the fields of EVOKE's files; a conversation set has one split, with LLaVA's or sharegpt's columns.
 The pictures in the columns are written into the cache once, for all else here reads image files.
 """
 
@@ -19,7 +19,7 @@ from kore_bench.examples import Knowledge
 from .archives import SUFFIXES, written_once
 from .conversations import LLAVA, OPENAI, Conversations, Problems, read
 from .digests import content_digest
-from .evoke import EVALUATION, FACTS, INJECTION, OLD, OLD_FACTS, RETENTION
+from .evoke import EVALUATION, FACTS, INJECTION, OLD, OLD_FACTS, PROBE_FILE, RETENTION
 from .evoke_writer import tables_of
 from .fields import Row
 from .pictures import Pictures
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SPLITS: Mapping[str, str] = {
     INJECTION: "injection", EVALUATION: "evaluation", FACTS: "facts", RETENTION: "retention", OLD_FACTS: "old_facts",
-    OLD: "old",
+    PROBE_FILE: "probes", OLD: "old",
 }  # fmt: skip
 _BATCH = 1000
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

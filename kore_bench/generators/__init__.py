@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from kore_bench.examples import Item, Turn
@@ -47,3 +48,23 @@ class Generator(ABC):
     @abstractmethod
     def quadruplets(self, item: Item, rng: random.Random, limit: int) -> list[Quadruplet]:
         """Return at most ``limit`` questions with a word or short phrase as answer."""
+
+
+class Rewriter(Generator):
+    """A generator that also writes an item's text anew (``--set augment-text-aware.generator=NAME``)."""
+
+    @abstractmethod
+    def rewrite(self, item: Item, rng: random.Random) -> str:
+        """Return another text that states the same about ``item``."""
+
+
+class Illustrator(Generator):
+    """A generator that also gives other pictures of an item (``--set augment-image-aware.generator=NAME``)."""
+
+    @abstractmethod
+    def check_pictures(self, item: Item) -> None:
+        """Raise UserError where there is no other picture of ``item``; called for every item before a model loads."""
+
+    @abstractmethod
+    def pictures(self, item: Item, rng: random.Random, limit: int) -> list[Path]:
+        """Return the files of at least one and at most ``limit`` other pictures that show ``item``."""

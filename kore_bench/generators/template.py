@@ -5,14 +5,26 @@ from __future__ import annotations
 import random
 import re
 from itertools import islice, zip_longest
+from pathlib import Path
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Fact, Item, Turn
-from kore_bench.generators import SUMMARY_WORDS, Generator, Quadruplet
+from kore_bench.generators import SUMMARY_WORDS, Illustrator, Quadruplet, Rewriter
+
+STATEMENTS = (
+    "The {relation} of {subject} is {value}.",
+    "{subject} has {value} as its {relation}.",
+    "{value} is the {relation} of {subject}.",
+    "As for {subject}, the {relation} is {value}.",
+)
+"""Sentences that state a fact in other words than an item's text may have."""
 
 
-class TemplateGenerator(Generator):
-    """Asks the wordings of the facts, answers with the text's own sentences, summarises by choosing among them."""
+class TemplateGenerator(Rewriter, Illustrator):
+    """Asks the wordings of the facts, answers with the text's own sentences, summarises by choosing among them.
+
+    It rewrites a text by stating its facts in other sentences and another order; pictures are the retrieved ones.
+    """
 
     name = "template"
 
@@ -44,6 +56,22 @@ class TemplateGenerator(Generator):
             for fact, wording in _ask(item, rng, limit)
         ]
 
+    def rewrite(self, item: Item, rng: random.Random) -> str:
+        """Return the text's sentences that state no fact, then every fact in a drawn sentence, in a drawn order."""
+        sentences = _sentences(item.text)
+        stated = {_answer(fact, sentences) for fact in item.facts}
+        written = [_capital(rng.choice(STATEMENTS).format(**vars(fact))) for fact in _shuffled(item, rng)]
+        return " ".join([*(sentence for sentence in sentences if sentence not in stated), *written])
+
+    def check_pictures(self, item: Item) -> None:
+        """Refuse an item without retrieved pictures."""
+        if not item.retrieved:
+            raise UserError(f"the template generator needs facts.json with retrieved pictures of item {item.id}")
+
+    def pictures(self, item: Item, rng: random.Random, limit: int) -> list[Path]:
+        """Return retrieved pictures in a drawn order."""
+        return rng.sample(item.retrieved, min(limit, len(item.retrieved)))
+
 
 def _shuffled(item: Item, rng: random.Random) -> list[Fact]:
     return rng.sample(item.facts, len(item.facts))
@@ -54,6 +82,10 @@ def _ask(item: Item, rng: random.Random, limit: int) -> list[tuple[Fact, str]]:
     asked = [[(fact, q) for q in rng.sample(fact.questions, len(fact.questions))] for fact in _shuffled(item, rng)]
     rounds = (pair for pairs in zip_longest(*asked) for pair in pairs if pair is not None)
     return list(islice(rounds, limit))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _sentences(text: str) -> list[str]:

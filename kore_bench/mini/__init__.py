@@ -26,7 +26,7 @@ def world_folder(cache: Path) -> Path:
     It appears whole or not at all: it is written under a temporary name and renamed.
     """
     digest = hashlib.sha256()
-    for name in ("drawing.py", "language.py", "skills.py", "world.py"):
+    for name in ("drawing.py", "language.py", "probes.py", "skills.py", "world.py"):
         digest.update((_HERE / name).read_bytes())
     folder = cache / f"mini-world-{digest.hexdigest()[:12]}"
     if folder.is_dir():

@@ -120,6 +120,11 @@ def paragraph(entity: Entity, rng: Random) -> str:
     return " ".join([f"{entity.name} is a {entity.type}.", *sentences])
 
 
+def fact_of(entity: Entity, relation: int) -> str:
+    """Return what names one fact of an entity in the knowledge folder."""
+    return f"{entity.id}/{RELATIONS[relation].name}"
+
+
 def heading(entity: Entity, rng: Random) -> str:
     """Ask openly about the entity in the image."""
     return rng.choice(language.HEADINGS).format(type=entity.type)
@@ -150,7 +155,7 @@ def sample(kind: skills.Kind, rng: Random) -> tuple[list[Cells], list[skills.Que
     return images, [query] if query else []
 
 
-class _Writer:
+class Writer:
     """Writes one knowledge folder; every picture gets a number and its own grey, brightness and noise."""
 
     def __init__(self, root: Path, rng: Random) -> None:
@@ -173,9 +178,11 @@ class _Writer:
         return paths[0] if len(paths) == 1 else paths
 
     def json(self, name: str, data: Any) -> None:
+        """Write a JSON file."""
         (self.root / name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
     def lines(self, name: str, rows: Sequence[Any]) -> None:
+        """Write a JSON Lines file, a row a line."""
         (self.root / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def injection(self, entities: Sequence[Entity]) -> None:
@@ -214,18 +221,21 @@ class _Writer:
                 )
                 query = fact_query(entity, number, self.rng, reserved=True)
                 image = self.picture("evaluation", entity.cells(places[1 + number]))
-                questions.append(self.row(len(questions) + 1, image, query, entity.type, entity))
+                row = self.row(len(questions) + 1, image, query, entity.type, entity)
+                questions.append(row | {"fact": fact_of(entity, number)})
             sidecar[entity.id] = {"name": entity.name, "type": entity.type, "retrieved": retrieved, "facts": facts}
         self.json("evoke_injection_data.json", items)
         self.lines("evoke_evaluation_data.jsonl", questions)
         self.json("facts.json", sidecar)
 
     @staticmethod
-    def row(number: int, image: str | list[str], query: skills.Query, type_: str, entity: Entity | None = None) -> _Row:
+    def row(
+        number: int, image: str | list[str] | None, query: skills.Query, type_: str, entity: Entity | None = None
+    ) -> _Row:
         """Return one row in the form of EVOKE's evaluation file."""
         return {
             "question_id": number,
-            "image": image,
+            **({"image": image} if image else {}),
             "text": query.question,
             "category": "default",
             "answer": query.answer,
@@ -297,13 +307,16 @@ def write_world(folder: Path) -> None:
 
     The same bytes every time: all choices come from fixed seeds.
     """
+    from . import probes  # which draw on all above
+
     folder.mkdir(parents=True, exist_ok=True)
-    main = _Writer(folder, Random(_SEED + 1))
+    main = Writer(folder, Random(_SEED + 1))
     main.injection(cast().main)
     main.retention(RETENTION)
     main.old_facts()
     main.pool(POOL)
-    validation = _Writer(folder / "validation", Random(_SEED + 2))
+    probes.write(main, cast().main, Random(_SEED + 3))
+    validation = Writer(folder / "validation", Random(_SEED + 2))
     validation.injection(cast().validation)
     validation.retention(RETENTION_VALIDATION)
     validation.pool(POOL_VALIDATION)

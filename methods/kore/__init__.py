@@ -116,8 +116,9 @@ class Subspace(Component):
 
     def adapt(self, model: LMM, run: Run) -> None:
         """Write A of every layer, B zero, and freeze A."""
-        for layer, a in run.state(self).pop("A").items():
-            model.set_factors(layer, a, None, freeze_a=True)
+        factors = run.state(self).pop("A")
+        for layer in model.lora_layers():
+            model.set_factors(layer, factors[layer], None, freeze_a=True)
 
     def needs(self, spec: AdapterSpec, layers: Layers) -> Needs:
         """The covariances of the old samples."""
@@ -186,8 +187,9 @@ class KoreNull(Subspace):
         if self.freeze_a:
             super().adapt(model, run)
             return
-        for layer, a in run.state(self).pop("A").items():
-            model.set_factors(layer, a, start_b[layer], freeze_a=False)
+        factors = run.state(self).pop("A")
+        for layer in model.lora_layers():
+            model.set_factors(layer, factors[layer], start_b[layer], freeze_a=False)
         model.keep_start()
 
 
