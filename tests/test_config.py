@@ -9,6 +9,7 @@ import pytest
 
 from kore_bench import session
 from kore_bench.cli import main
+from kore_bench.launch import Launch
 from kore_bench.plan import Request
 
 
@@ -78,7 +79,7 @@ def test_every_option_is_read_under_its_own_name(calls: list[dict[str, Any]]) ->
             "runs": Path("here"),
             "name": "2024",
             "jobs": 2,
-            "gpus_per_cell": 2,
+            "launch": Launch(gpus_per_cell=2),
             "rerun": "always",
             "dry_run": True,
             "gpu": "h100-80gb",
