@@ -76,6 +76,10 @@ class Task(ABC):
         skills whose old samples calibration, Fisher information or replay drew on.
         """
 
+    def right_answers(self, questions: Sequence[Question]) -> list[str]:
+        """Return what a model says that does all right: the gold answers, unless the task asks for their absence."""
+        return [question.answer for question in questions]
+
     def prompt(self, question: Question, *, in_context: bool = False) -> str:
         """Return the text that the model reads after the images; only adaptation heeds ``in_context``."""
         return question.text

@@ -52,6 +52,10 @@ class ImageNecessity(FactTask):
         """Return why images cannot be swapped, None where they can."""
         return None if self.questions(knowledge) else f"{knowledge.root} has no second item whose image could be shown"
 
+    def right_answers(self, questions: Sequence[Question]) -> list[str]:
+        """Return the gold answers to the right images, and silence before the others."""
+        return [question.answer if question.type == _RIGHT else "" for question in questions]
+
     def score(
         self, questions: Sequence[Question], predictions: Sequence[str], *, seen_skills: frozenset[str] = frozenset()
     ) -> dict[str, Score]:

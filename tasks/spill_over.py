@@ -35,6 +35,10 @@ class SpillOver(FactTask):
         """Return why there is nothing to ask, None where there is."""
         return self.without_probe(knowledge, "look-alike")
 
+    def right_answers(self, questions: Sequence[Question]) -> list[str]:
+        """Return silence: nothing is known of a look-alike."""
+        return [""] * len(questions)
+
     def correct(self, question: Question, prediction: str) -> float:
         """Return 1 where the answer covers the item's value (CEM), else 0."""
         return float(cem(prediction, question.answer))

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kore_bench.benchmarks import pool
 from kore_bench.formats import DIMENSIONS
 from kore_bench.measures import Score
 from kore_bench.registry import Registry
-from kore_bench.results import Cost, Record, RunFolder, cell_name, write_lines, write_text
+from kore_bench.results import FRONTIER, POOLED, Cost, Outcome, Record, RunFolder, cell_name, write_lines, write_text
 
 HOSTILE = "<script>alert(1)</script>"
 QUESTIONS = 70
 BUDGET = "20 steps x 16 examples"
 ROWS = {"base": 0.1, "in-context": 0.7, "lora": 0.4, "kore": 0.8}
 """Share of right answers by row."""
+_TOOLKITS = {
+    "pope": Outcome(status="done", metric="POPE", dimension="HAL"),
+    "lm-eval:made_up": Outcome(status="done", metric="lm-eval:made_up"),
+}
+"""A benchmark of retention, and another task that a toolkit scores."""
 
 
 def write_run(path: Path, registry: Registry) -> RunFolder:
@@ -37,6 +44,8 @@ def write_run(path: Path, registry: Registry) -> RunFolder:
                 for task in tasks:
                     write_lines(run.cell(name) / "predictions" / f"{task}.jsonl", _answers(task, share, seed))
             if record.status == "done" and not record.reference:
+                points = [{"scale": 0.5, **{name: asdict(_score(50 * share)) for name in ("K.A", "K.R")}}]
+                write_lines(run.cell(name) / FRONTIER, points)
                 log = [{"step": step, "loss": 3 / step, "learning_rate": 1e-3} for step in range(1, 21)]
                 write_lines(run.cell(name) / "train.jsonl", log)
     request = {"model": "mini-llava", "data": "mini"}
@@ -59,11 +68,16 @@ def _record(method: str, seed: int, share: float, tasks: dict[str, str]) -> Reco
     scores = {task: {metric: _score(value)} for task, metric in tasks.items()}
     scores["adaptation"] |= {name: _score(value) for name in ("CEM", "F1", "CEM repaired", "unreachable")}
     scores["retention"] |= {name: _score(95 - value / 2) for name in ("K.R", *DIMENSIONS)}
+    scores |= {task: {outcome.metric: _score(value)} for task, outcome in _TOOLKITS.items()}
+    scores[POOLED] = pool(scores, _TOOLKITS)
+    moved = {"KL": share, "drift by depth": [0.0, share], "leak by depth": [share / 100]}
     settings = {"old": {"samples": 256, "skills": 4}}
     trained = {"train": {"steps": 20, "batch_size": 16, "learning_rate": 1e-3}, "components": {"lora": {"rank": 8}}}
     counts = {"trainable_parameters": 80_000, "examples": 60, "samples": 320, "steps": 20, "tokens": 30_000}
     return Record(
-        status="done", settings=settings | ({} if reference else trained), scores=scores,
+        status="done", tasks=_TOOLKITS,
+        diagnostics={} if reference else {f"forgetting/{name}": value for name, value in moved.items()},
+        settings=settings | ({} if reference else trained), scores=scores,
         cost=Cost(
             total_parameters=1_000_000, seconds={"load": 1.0, "train": 0.0 if reference else 9.0, "evaluate": 4.0},
             peak_memory=2**29, **({} if reference else counts),

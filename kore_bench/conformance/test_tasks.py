@@ -67,10 +67,11 @@ def test_task_asks_the_same_questions_again(
 
 
 def test_task_scores_answers(the_task: Task, questions: tuple[Question, ...]) -> None:
-    """Gold answers and silence must score differently; scores are finite, lie within their intervals, and repeat."""
-    gold = [question.answer for question in questions]
+    """The right answers must beat the others; scores are finite, lie within their intervals, and repeat."""
+    gold, silence = the_task.right_answers(questions), [""] * len(questions)
+    others = silence if gold != silence else [question.answer for question in questions]
     assert all(0 <= the_task.correct(question, text) <= 1 for question in questions for text in (question.answer, ""))
-    best, worst = the_task.score(questions, gold), the_task.score(questions, [""] * len(gold))
+    best, worst = the_task.score(questions, gold), the_task.score(questions, others)
     assert the_task.score(questions, gold) == best, "equal answers are scored otherwise"
     for scores in (best, worst):
         assert next(iter(scores)) == the_task.card.metric, "the headline figure must come first"
@@ -78,7 +79,9 @@ def test_task_scores_answers(the_task: Task, questions: tuple[Question, ...]) ->
             assert score.n > 0, name
             assert math.isfinite(score.value), name
             assert score.low <= score.value <= score.high, f"{name} lies outside of its interval"
-    assert best != worst, "gold answers score like none"
+    sign = 1 if the_task.card.higher_is_better else -1
+    headline = the_task.card.metric
+    assert sign * best[headline].value > sign * worst[headline].value, "gold answers are no better than none"
 
 
 def test_task_refuses_answers_that_do_not_fit(the_task: Task, questions: tuple[Question, ...]) -> None:
