@@ -15,9 +15,10 @@ from kore_bench.benchmarks import pool
 from kore_bench.measures import Score
 from kore_bench.report import TableStyle, build_all
 from kore_bench.reports import benchmarks_table, dimensions_table, main_table, paper_table, paper_table_fine, retained
-from kore_bench.reports.content import Bullets, Table, content
+from kore_bench.reports.content import Bullets, content
 from kore_bench.reports.paper import counterparts
-from kore_bench.reports.summary import Row, Summary, summarise
+from kore_bench.reports.summary import BENCHMARKS, Row, Summary, summarise
+from kore_bench.reports.tabular import Table
 from kore_bench.results import POOLED, Outcome, Record, RunFolder, write_text
 
 records: Any = importlib.import_module("report_records")
@@ -224,7 +225,7 @@ def test_the_papers_figures_are_over_the_same_benchmarks(tmp_path: Path) -> None
 
 def test_all_twelve_are_the_papers_kr(tmp_path: Path) -> None:
     run = make(tmp_path / "run", judge="grader")
-    dimensions = {name: dimension for dimension, names in retained.BENCHMARKS.items() for name in names}
+    dimensions = {name: dimension for dimension, names in BENCHMARKS.items() for name in names}
     for record in run.records():
         scores: Any = {name: {name: records._score(50.0 + place, 40)} for place, name in enumerate(dimensions)}
         tasks = {name: Outcome(metric=name, dimension=dimension) for name, dimension in dimensions.items()}

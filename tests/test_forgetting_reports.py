@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from report_records import DIMENSIONS, write_run
 
 from kore_bench.measures import Score
 from kore_bench.registry import Registry
@@ -15,6 +16,9 @@ from kore_bench.reports.content import content
 from kore_bench.reports.summary import summarise
 from kore_bench.reports.tabular import Table
 from kore_bench.results import FRONTIER, RunFolder, write_lines
+
+records: Any = importlib.import_module("report_records")
+DIMENSIONS: tuple[str, ...] = records.DIMENSIONS
 
 CHANCE = 12.5
 METHODS = ("lora", "kore")
@@ -29,7 +33,7 @@ def exact(value: float, n: int = 300) -> Score:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """Two seeds of two methods with all that reports on forgetting read."""
-    found = write_run(tmp_path / "run", seeds=(0, 1), methods=METHODS, tuned=False)
+    found: RunFolder = records.write_run(tmp_path / "run", seeds=(0, 1), methods=METHODS, tuned=False)
     for record in found.records():
         scores = {name: dict(values) for name, values in record.scores.items()}
         scores["retention"] |= {f"{name} chance": exact(CHANCE) for name in DIMENSIONS}
@@ -153,7 +157,7 @@ def test_the_page_shows_them(run: RunFolder) -> None:
 
 
 def test_a_run_without_diagnostics_or_frontiers_says_nothing_of_them(tmp_path: Path) -> None:
-    bare = write_run(tmp_path / "bare", methods=METHODS)
+    bare: RunFolder = records.write_run(tmp_path / "bare", methods=METHODS)
     for name in ("why", "frontier", "frontier-table"):
         assert build(bare, name) == []
     assert not any(isinstance(block, Table) and "equal" in block.title for block in content(bare, bare.path))

@@ -36,7 +36,8 @@ def trained_lora(folder: Path) -> torch.Tensor:
             model.factors(name)[1].normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
     model.save(folder)
     a, b = model.factors(LAYER)
-    return (model.lora_layers()[LAYER].scaling["default"] * b @ a).detach()
+    product: torch.Tensor = model.lora_layers()[LAYER].scaling["default"] * b @ a
+    return product.detach()
 
 
 def test_half_of_an_adapter_is_half_of_its_product_and_the_base_comes_back(model: LMM, tmp_path: Path) -> None:

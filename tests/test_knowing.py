@@ -11,7 +11,8 @@ import pytest
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Knowledge, Question
-from kore_bench.formats import read_knowledge, write_knowledge
+from kore_bench.formats import read_knowledge
+from kore_bench.formats.evoke_writer import write_knowledge
 from kore_bench.measures import Score
 from kore_bench.registry import Registry
 from kore_bench.task import Task

@@ -251,7 +251,7 @@ def test_what_decides_a_score_is_in_the_key(plugin: Path) -> None:
         kept: dict[str, Any] = planned(plugin, ("bench:judged", "bench:steady"), **options).tasks[0].key()
         return kept
 
-    local = {"judge": "grader", "judge_url": "http://localhost:1/v1"}
+    local: dict[str, Any] = {"judge": "grader", "judge_url": "http://localhost:1/v1"}
     assert key(**local) == key(**local | {"judge_url": "http://localhost:2/v1"}, offline=True)
     assert key(**local) == key(**local, settings=("judge.timeout=5",))
     assert key(**local) != key(**local | {"judge": "another"})
@@ -294,7 +294,7 @@ def test_mistakes_are_named(
 
 def test_a_run_goes_on_with_another_address_and_no_other_judge(plugin: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r")
-    local = {"judge": "grader", "judge_url": "http://localhost:1/v1"}
+    local: dict[str, Any] = {"judge": "grader", "judge_url": "http://localhost:1/v1"}
     write_plan(run, planned(plugin, **local), [])
     check_same_run(run, planned(plugin, **local | {"judge_url": "http://localhost:2/v1"}, offline=True))
     check_same_run(run, planned(plugin, **local, settings=("judge.per-minute=9",)))
@@ -388,7 +388,8 @@ def test_kr_is_the_mean_of_the_benchmarks_that_were_scored() -> None:
 
 
 def a_record(**fields: Any) -> Record:
-    return Record(**{"key": "k" * 10, "model": "m", "method": "lora", "seed": 0, "status": "done"} | fields)
+    identity: dict[str, Any] = {"key": "k" * 10, "model": "m", "method": "lora", "seed": 0, "status": "done"}
+    return Record(**identity | fields)
 
 
 def test_outcomes_survive_the_file_and_older_records_have_none(tmp_path: Path) -> None:

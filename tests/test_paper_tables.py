@@ -152,7 +152,7 @@ def test_a_changed_setting_finds_its_own_row_or_none(
 def test_a_specific_constraint_finds_its_own_row(tmp_path: Path, calibration: str, name: str | None) -> None:
     run = on_data(records.write_run(tmp_path, methods=("kore",), model="llava-7b"), "evoke")
     record = only(run).trained[0].done[0]
-    run.write(run.name_of(record), replace(record, settings=record.settings | {"old": {"calibration": calibration}}))
+    run.write(run.name_of(record), replace(record, settings={**record.settings, "old": {"calibration": calibration}}))
     found = paper.counterparts(run, only(run)).get("kore")
     assert (found.name if found else None) == name
 
@@ -161,9 +161,11 @@ def test_variants_find_the_rows_of_their_settings(tmp_path: Path) -> None:
     names = {"kore": "kore:rank=64", "kore-null": "augment-text-aware"}
     run = on_data(records.write_run(tmp_path, methods=tuple(names), model="llava-7b", rename=names), "evoke")
     for row in only(run).trained:
-        parts = {"kore-null": {"rank": 64}} if row.method.startswith("kore") else {"augment-text-aware": {"copies": 7}}
+        parts: dict[str, Any] = (
+            {"kore-null": {"rank": 64}} if row.method.startswith("kore") else {"augment-text-aware": {"copies": 7}}
+        )
         [record] = row.done
-        run.write(run.name_of(record), replace(record, settings=record.settings | {"components": parts}))
+        run.write(run.name_of(record), replace(record, settings={**record.settings, "components": parts}))
     found = {method: row.name for method, row in paper.counterparts(run, only(run)).items()}
     assert found == {
         "base": "base", "kore:rank=64": "kore (rank=64)", "augment-text-aware": "text augmentation (knowledge-aware)",

@@ -58,17 +58,19 @@ def test_generator_writes_equal_text_for_equal_seeds(the_generator: Generator, i
 
 def test_generator_rewrites_and_illustrates_reproducibly(the_generator: Generator, items: tuple[Item, ...]) -> None:
     """Where it can: another text and other pictures of an item, equal for equal seeds."""
-    for item in items if isinstance(the_generator, Rewriter) else ():
-        text = the_generator.rewrite(item, random.Random(1))
-        assert text.strip()
-        assert text != item.text
-        assert text == the_generator.rewrite(item, random.Random(1))
-    for item in items if isinstance(the_generator, Illustrator) else ():
-        the_generator.check_pictures(item)
-        pictures = the_generator.pictures(item, random.Random(1), 3)
-        assert 0 < len(pictures) <= 3
-        assert all(picture.is_file() and picture != item.image for picture in pictures)
-        assert pictures == the_generator.pictures(item, random.Random(1), 3)
+    if isinstance(the_generator, Rewriter):
+        for item in items:
+            text = the_generator.rewrite(item, random.Random(1))
+            assert text.strip()
+            assert text != item.text
+            assert text == the_generator.rewrite(item, random.Random(1))
+    if isinstance(the_generator, Illustrator):
+        for item in items:
+            the_generator.check_pictures(item)
+            pictures = the_generator.pictures(item, random.Random(1), 3)
+            assert 0 < len(pictures) <= 3
+            assert all(picture.is_file() and picture != item.image for picture in pictures)
+            assert pictures == the_generator.pictures(item, random.Random(1), 3)
 
 
 def test_generator_refuses_what_it_cannot_write_about(the_generator: Generator, items: tuple[Item, ...]) -> None:
