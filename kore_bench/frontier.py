@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from kore_bench.calibration import seen_skills
 from kore_bench.errors import UserError, nearest
@@ -46,6 +47,7 @@ def frontier_session(folder: Path, methods: Sequence[str], scales: Sequence[floa
     chosen = [record for record in records if not methods or record.method in methods]
     if not chosen:
         raise UserError(f"{run.path} has no trained cell that is done")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     refused = 0
     for record in chosen:
         name = run.name_of(record)
