@@ -14,10 +14,12 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from kore_bench.calibration import draws
 from kore_bench.card import TrainSettings
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell, list_cells, versions
+from kore_bench.integrity import whole
 from kore_bench.launch import ALONE, Launch
 from kore_bench.offline import go_offline
 from kore_bench.plan import OldSettings, Plan, Request, check_chat, make_plan, preflight
@@ -38,7 +40,7 @@ def prepare(request: Request, folder: Path) -> tuple[Plan, list[Cell]]:
     if folder.exists() and any(folder.iterdir()):
         check_same_run(run, plan)
     knowledge = preflight(plan, folder)
-    return plan, list_cells(plan, knowledge)
+    return plan, list_cells(plan, knowledge, draws(plan))
 
 
 def check_same_run(run: RunFolder, plan: Plan) -> None:
@@ -67,10 +69,13 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
-    """Return the cells without a finished record (``failed``: or one that failed, also in one task; ``always``: all)."""
+    """Return the cells without a finished record (``failed``: or one that failed, also in one task; ``always``: all).
+
+    A record or answers that are damaged count as missing.
+    """
     todo = []
     for cell in cells:
-        record = run.read(cell.name)
+        record = whole(run, cell.name)
         failed = record is not None and (record.status == "failed" or bool(record.failed_tasks))
         again = rerun == "always" or record is None or (rerun == "failed" and failed)
         if again:

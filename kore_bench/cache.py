@@ -28,28 +28,58 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def cached_tensors(key: Mapping[str, Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Return ``compute()`` or what an earlier call with an equal key kept (safetensors on the CPU).
 
-    Two processes that want the same key at once compute it once; a file that cannot be read is computed again.
+    Two processes that want the same key at once compute it once; a file that cannot be read, or whose tensors are not
+    those that were kept (their SHA-256 stands in its header), is computed again.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     file = cache_folder() / "tensors" / f"{digest(key)}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if file.exists():
             try:
-                return load_file(file)
-            except (SafetensorError, OSError):
+                return _load_whole(file)
+            except (SafetensorError, OSError, ValueError):
                 file.unlink()
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in compute().items()}
         handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         os.close(handle)
-        save_file(tensors, temporary, metadata={"key": json.dumps(key, sort_keys=True)})
+        save_file(tensors, temporary, metadata={"key": json.dumps(key, sort_keys=True), "sha256": _content(tensors)})
         os.replace(temporary, file)
     return tensors
+
+
+def _load_whole(file: Path) -> dict[str, torch.Tensor]:
+    """Read a kept file; raises ValueError where its tensors are not those that were written."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        if (stored.metadata() or {}).get("sha256") != _content(tensors):
+            raise ValueError(f"{file} is damaged")
+    return tensors
+
+
+def _content(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of tensors on the CPU."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def keep_folder(source: Path, name: str) -> None:

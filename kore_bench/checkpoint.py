@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kore_bench.cache import file_digest
 from kore_bench.distributed import first, whole
 from kore_bench.results import write_text
 
@@ -62,7 +62,7 @@ def newest(folder: Path, key: str) -> Checkpoint | None:
 
 def seal(folder: Path, progress: Progress) -> None:
     """Mark a checkpoint as whole: its seal names every file with its SHA-256. Older checkpoints beside it go."""
-    files = {file.name: _sha256(file) for file in sorted(folder.iterdir()) if file.name != _SEAL}
+    files = {file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.name != _SEAL}
     write_text(folder / _SEAL, json.dumps({"progress": asdict(progress), "files": files}, indent=1) + "\n")
     for other in folder.parent.glob(f"{PREFIX}*"):
         if other != folder:
@@ -158,12 +158,7 @@ def _own(value: torch.Tensor) -> torch.Tensor:
 def _unseal(folder: Path) -> Progress | None:
     try:
         mark = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-        whole = all(_sha256(folder / name) == digest for name, digest in mark["files"].items())
+        whole = all(file_digest(folder / name) == digest for name, digest in mark["files"].items())
         return Progress(**mark["progress"]) if whole else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

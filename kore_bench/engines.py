@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from kore_bench.cache import fetch_folder, forget_folder, keep_folder
 from kore_bench.distributed import Place, first, free_port, the_first, wait_for_all, world
 from kore_bench.errors import UserError
 from kore_bench.grid import Cell
+from kore_bench.integrity import damaged, sums, whole
 from kore_bench.launch import ALONE, Launch
 from kore_bench.plan import Request, make_plan
 from kore_bench.results import CHECKPOINTS, Record, RunFolder, needs_checkpoint
@@ -238,7 +239,7 @@ def _work(pipe: Connection, job: _Job, place: Place) -> None:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     place.enter()
     plan = make_plan(job.request)
-    knowledge = plan_knowledge(plan)
+    known: dict[int, Any] = {}
     while True:
         try:
             cell: Cell = pipe.recv()
@@ -247,7 +248,10 @@ def _work(pipe: Connection, job: _Job, place: Place) -> None:
         if first():
             pipe.send(Event("start", cell))
         listener = _throttled(pipe, cell) if first() else _quiet
-        record = _run(plan, cell, knowledge, RunFolder(job.folder), listener, job)
+        draw = plan.world.draw(cell.seed)
+        if draw not in known:
+            known[draw] = plan_knowledge(plan, cell.seed)
+        record = _run(plan, cell, known[draw], RunFolder(job.folder), listener, job)
         if first():
             pipe.send(Event("end", cell, record=record))
 
@@ -255,9 +259,12 @@ def _work(pipe: Connection, job: _Job, place: Place) -> None:
 def _run(
     plan: Any, cell: Cell, knowledge: Any, run: RunFolder, listener: Callable[[str, int, int], None], job: _Job
 ) -> Record:
+    from kore_bench.memory import with_less
     from kore_bench.runner import run_cell
 
     fresh = job.fresh
+    if first() and not fresh and damaged(run, cell.name):
+        shutil.rmtree(run.cell(cell.name))
     earlier = the_first(run.read(cell.name) if first() and not fresh else None)
     if first():
         if not needs_checkpoint(earlier):
@@ -268,13 +275,18 @@ def _run(
     if cell.reference and not fresh and (kept := the_first(_kept(cell, run) if first() else None)) is not None:
         return kept
     try:
-        record = run_cell(plan, cell, knowledge, run.cell(cell.name), listener, earlier, job.launch)
+        record = with_less(
+            job.launch, plan.train.batch_size,
+            lambda launch: run_cell(plan, cell, knowledge, run.cell(cell.name), listener, earlier, launch),
+        )  # fmt: skip
     except Exception as error:  # noqa: BLE001 (whatever went wrong becomes the record of a failed cell)
         record = _failed(cell, error, run.cell(cell.name))
         if world() > 1:  # the others may wait for this process for ever
             run.write(cell.name, record)
             os._exit(1)
     if first():
+        if record.status == "done":
+            record = replace(record, files=sums(run.cell(cell.name)))
         run.write(cell.name, record)
         if not needs_checkpoint(record):
             shutil.rmtree(run.cell(cell.name) / CHECKPOINTS, ignore_errors=True)
@@ -287,9 +299,10 @@ def _kept(cell: Cell, run: RunFolder) -> Record | None:
     """Return the record of a reference that was evaluated before, its folder put in place; None where there is none."""
     if not fetch_folder(cell.name, run.cell(cell.name)):
         return None
-    kept = run.read(cell.name)
+    kept = whole(run, cell.name)
     if kept is None:
         forget_folder(cell.name)
+        shutil.rmtree(run.cell(cell.name))
     return kept
 
 

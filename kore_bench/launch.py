@@ -25,11 +25,13 @@ class Launch:
 
     ``gpus_per_cell`` processes share a cell: each holds the whole model (``strategy`` ``ddp``), or while training a
     part of every parameter (``fsdp2``). ``report_to`` names the programs that training rows go to beside the log.
+    ``parts`` is in how many parts a batch is read, one after the other, where memory was too small for the whole.
     """
 
     gpus_per_cell: int = 1
     strategy: str = "ddp"
     report_to: tuple[str, ...] = ()
+    parts: int = 1
 
     @property
     def sharded(self) -> bool:
@@ -45,12 +47,11 @@ class Launch:
         if self.strategy == "fsdp2" and self.gpus_per_cell == 1:
             raise UserError("--strategy fsdp2 shards a cell over several GPUs: add --gpus-per-cell 2 or more")
         for method in methods if self.sharded else ():
-            for part in method.components:
-                if _meets_shards(part) and not part.sharded:
-                    raise UserError(
-                        f"{part.name} (in {method.name}) is not written for shards, which is all that --strategy fsdp2 "
-                        "holds: use --strategy ddp, or leave the method out"
-                    )
+            if whole := needs_whole(method):
+                raise UserError(
+                    f"{whole[0]} (in {method.name}) is not written for shards, which is all that --strategy fsdp2 "
+                    "holds: use --strategy ddp, or leave the method out"
+                )
 
 
 ALONE = Launch()
@@ -68,6 +69,11 @@ def _check_reporter(name: str) -> None:
 
         if not wandb.login(prompt=False, verify=False):
             raise UserError("--report-to wandb finds no key: set WANDB_API_KEY, or WANDB_MODE=offline to send nothing")
+
+
+def needs_whole(method: Composition) -> list[str]:
+    """Return the names of a method's components that work on whole parameters only, so that it cannot be sharded."""
+    return [part.name for part in method.components if _meets_shards(part) and not part.sharded]
 
 
 def _meets_shards(part: Component) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from kore_bench.cache import digest, file_digest
 from kore_bench.errors import UserError
 from kore_bench.measures import Score
 
@@ -22,6 +23,7 @@ POOLED = "benchmarks"
 """Stands among the tasks of a record's scores for K.R and the dimensions over all benchmarks of retention."""
 FRONTIER = "frontier.jsonl"
 """In a cell's folder: its points at smaller scales, one a line: ``scale``, ``K.A`` and ``K.R`` (each a Score)."""
+_SUM = "sha256"
 CHECKPOINTS = "checkpoints"
 """The folder within a cell's that is there until its record stands."""
 
@@ -71,7 +73,8 @@ class Record:
     ``status`` is ``done``, ``failed`` or ``skipped``, with the ``reason`` of the last two. ``reference`` marks the rows
     that train nothing (``base``, ``in-context``). ``scores`` maps task -> measure -> Score (0-100, with the number of
     questions and a 95 % interval), ``tasks`` maps task -> Outcome. ``settings`` holds every hyper-parameter, so that
-    the cell can be run again from its record. ``tuned`` says where the learning rate came from.
+    the cell can be run again from its record. ``tuned`` says where the learning rate came from. ``files`` maps what lies
+    beside the record (answers, the training log, the adapter) to its SHA-256; the record's own stands in its JSON.
     """
 
     key: str
@@ -89,6 +92,7 @@ class Record:
     cost: Cost = field(default_factory=Cost)
     versions: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed_tasks(self) -> dict[str, str]:
@@ -111,15 +115,20 @@ class Record:
         return None
 
     def to_json(self) -> str:
-        """Return the record as indented JSON with sorted keys."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True, ensure_ascii=False)
+        """Return the record as indented JSON with sorted keys, and the SHA-256 of all else in it."""
+        body = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))  # as it will be read: keys are texts
+        return json.dumps({**body, _SUM: digest(body)}, indent=1, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Read a record; raises ValueError where the text is no record of this format."""
+        """Read a record; raises ValueError where the text is no record of this format, or not as it was written."""
         raw = json.loads(text)
-        if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise ValueError(f"not a record of format {FORMAT}")
+        expected = raw.pop(_SUM, None)
+        if expected is not None and expected != digest(raw):  # records of earlier versions have none
+            raise ValueError("not the record that was written: its SHA-256 is another")
+        del raw["format"]
         raw["scores"] = {
             task: {name: Score(**score) for name, score in measures.items()} for task, measures in raw["scores"].items()
         }
@@ -214,8 +223,18 @@ class RunFolder:
         return list(read_lines(self.cell(self.name_of(record)) / "train.jsonl"))
 
     def predictions(self, record: Record, task: str) -> list[dict[str, Any]]:
-        """Return the rows of a cell's predictions on ``task``: id, images, text, answer, prediction, correct, ..."""
-        return list(read_lines(self.cell(self.name_of(record)) / "predictions" / f"{task}.jsonl"))
+        """Return the rows of a cell's predictions on ``task``: id, images, text, answer, prediction, correct, ...
+
+        Raises UserError where the file is not what was written: nothing is compared on damaged answers.
+        """
+        name = f"predictions/{task}.jsonl"
+        file = self.cell(self.name_of(record)) / name
+        if name in record.files and (not file.exists() or file_digest(file) != record.files[name]):
+            raise UserError(
+                f"{file} is missing or damaged (its SHA-256 is not the one in the cell's record): "
+                "the command that made the run asks these questions again"
+            )
+        return list(read_lines(file))
 
 
 def cell_name(model: str, method: str, seed: int, key: str) -> str:

@@ -110,7 +110,7 @@ def train(
         trainer = _Trainer(
             model, settings, components, run, log, keeping,
             args=training_arguments(settings, run.seed, str(keeping.folder) if keeping else scratch, model),
-            train_dataset=rows, sharded=launch.sharded,
+            train_dataset=rows, launch=launch,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         for callback in (_Hooks(trainer, progress), *callbacks):
@@ -173,7 +173,7 @@ class _Trainer(Trainer):
         keeping: Keeping | None,
         args: TrainingArguments,
         train_dataset: Sequence[Mapping[str, Any]],
-        sharded: bool,
+        launch: Launch,
     ) -> None:
         self.lmm, self.components, self.run, self.log_file, self.keeping = lmm, components, run, log, keeping
         self.parts: dict[str, float] = {}
@@ -183,7 +183,7 @@ class _Trainer(Trainer):
         self.began = time.monotonic() - self.earlier.seconds
         self.due = Due(float(os.environ.get(_INTERVAL, "60")))
         self.stop = False
-        self.num_parts = 1
+        self.num_parts, self.least_parts = 1, launch.parts
         super().__init__(
             model=lmm.model,
             args=args,
@@ -194,17 +194,20 @@ class _Trainer(Trainer):
         # Losses are divided below: by the step's answer tokens, penalties by the step's batches.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self.is_distributed_loading_by_transformers = sharded  # then nothing else shards the model or wraps it in DDP
+        # Where it is set, nothing else shards the model or wraps it in DDP.
+        self.is_distributed_loading_by_transformers = launch.sharded
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """Do nothing: the model lies where it is used, and shards must not be moved."""
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Pad a batch in one part, or in a short and a long one where that saves much padding.
+        """Pad a batch in one part, or in a short and a long one where that saves much padding or memory.
 
         Processes that share a cell exchange gradients part by part, and so must have as many.
         """
         parts = split_by_length(rows) if world() == 1 else [rows]
+        if len(parts) < self.least_parts:
+            parts = split_evenly(rows, self.least_parts)
         return {"parts": [self.lmm.collate(part) for part in parts]}
 
     def get_batch_samples(
@@ -363,6 +366,13 @@ def split_by_length(rows: Sequence[R]) -> list[Sequence[R]]:
     if not cut or costs[cut] > _WORTH_SPLITTING * longest * len(rows):
         return [rows]
     return [ordered[:cut], ordered[cut:]]
+
+
+def split_evenly(rows: Sequence[R], parts: int) -> list[Sequence[R]]:
+    """Return rows of ``input_ids`` sorted by length, in ``parts`` parts of (nearly) as many rows; none is empty."""
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    size = -(-len(ordered) // parts)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
