@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
-import ipaddress
 import mimetypes
-import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from kore_bench.cache import cache_folder, digest
+from kore_bench.endpoint import OPENAI_KEY, Endpoint, accepted
 from kore_bench.errors import UserError
 from kore_bench.replies import Replies
 
@@ -26,13 +22,10 @@ if TYPE_CHECKING:
 Message = str | Mapping[str, str] | Sequence[str | Mapping[str, str]]
 """Text, or parts ``{"type": "text" | "image", "value": TEXT | PATH | DATA URL}``; one may have the role ``system``."""
 
-OPENAI = "https://api.openai.com/v1"
-KEYS = ("KORE_BENCH_JUDGE_KEY", "OPENAI_API_KEY")
+KEYS = ("KORE_BENCH_JUDGE_KEY", OPENAI_KEY)
 FAILED = "Failed to obtain answer via API."
 """The reply to a message that the judge does not take; VLMEvalKit knows it and counts the answer as not extracted."""
 EVENTS = ("asked", "cached", "retried", "failed", "unparsable")
-_REASONING = ("o1", "o3", "o4", "gpt-5")  # these take no temperature, and call the limit max_completion_tokens
-_LONGEST = 300  # characters of a server's message
 
 
 class JudgeError(Exception):
@@ -58,45 +51,33 @@ class JudgeSettings:
     max_tokens: int = 2048
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Return where the judge is asked."""
+        return Endpoint(url=self.url, option="--judge-url", keys=KEYS)
+
+    @property
     def base(self) -> str:
         """Return the endpoint's base URL."""
-        return (self.url or OPENAI).rstrip("/").removesuffix("/chat/completions")
+        return self.endpoint.base
 
     @property
     def local(self) -> bool:
         """Return whether the endpoint is on this machine."""
-        return _is_local(urlsplit(self.base).hostname or "")
+        return self.endpoint.local
 
     def key(self) -> str:
-        """Return the key from the environment, empty where there is none for this endpoint.
-
-        ``OPENAI_API_KEY`` was not made for this endpoint, so that it goes over plain HTTP to this machine only.
-        """
-        given, openai_key = (os.environ.get(name, "").strip() for name in KEYS)
-        return given or (openai_key if self.local or self.base.startswith("https:") else "")
+        """Return the key from the environment, empty where there is none for this endpoint (see `Endpoint.key`)."""
+        return self.endpoint.key()
 
     def check(self) -> None:
         """Raise UserError where the settings are out of range, or something that the judge needs is missing."""
         if not self.name:
             raise UserError("--judge-url needs --judge NAME: what the endpoint calls the model")
-        self._check_url()
         if self.per_minute < 0 or self.retries < 0 or self.max_tokens < 1 or self.timeout <= 0 or self.temperature < 0:
             raise UserError(
                 "--set judge.*: per-minute, retries and temperature must be at least 0, timeout and max-tokens above 0"
             )
-        if importlib.util.find_spec("openai") is None:
-            raise UserError("--judge needs the package openai: pip install 'kore-bench[judge]'")
-        if not self.url and not self.key():
-            raise UserError(
-                f"--judge {self.name} without --judge-url is OpenAI's, which asks for a key: set {' or '.join(KEYS)}"
-            )
-
-    def _check_url(self) -> None:
-        parts = urlsplit(self.base)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"--judge-url {self.url} is no address: give its base, such as http://localhost:8000/v1")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise UserError(f"--judge-url must hold no name, password or query, as it is kept: set {KEYS[0]} instead")
+        self.endpoint.check(f"--judge {self.name}", "judge")
 
 
 @dataclass(frozen=True)
@@ -172,7 +153,7 @@ class Judge:
         if settings.per_minute:
             time.sleep(self._replies.turn(f"{settings.name} {settings.base}", 60 / settings.per_minute))
         self._count("asked")
-        client = _client(settings, settings.key(), os.getpid())
+        client = settings.endpoint.client(settings.timeout, settings.retries)
         try:
             answer = client.chat.completions.with_raw_response.create(**request)
             self._count("retried", answer.retries_taken)
@@ -192,28 +173,9 @@ class Judge:
 
     def _sentence(self, error: openai.OpenAIError) -> str:
         """Return what is wrong with the judge, without any key that the server may have repeated."""
-        import openai
-
         settings = self.settings
-        tries = f"after {settings.retries + 1} {'tries' if settings.retries else 'try'}"
-        match error:
-            case openai.APITimeoutError():
-                what = f"did not answer within {settings.timeout:g} s, {tries}"
-            case openai.APIConnectionError():
-                what = f"cannot be reached, {tries}: {error.__cause__ or error}"
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                what = f"{'refuses the key' if settings.key() else f'asks for a key: set {KEYS[0]}'} ({error})"
-            case openai.RateLimitError():
-                what = f"allows no more requests, {tries}: lower --set judge.per-minute ({error})"
-            case openai.NotFoundError():
-                what = f"has no such model or address ({error})"
-            case openai.InternalServerError():
-                what = f"fails, {tries} ({error})"
-            case _:
-                what = f"refuses the request ({error})"
-        text = " ".join(what.split())
-        text = text.replace(settings.key(), "***") if settings.key() else text
-        return f"the judge {settings.name} at {settings.base} {text[:_LONGEST]}"
+        fault = settings.endpoint.fault(error, settings.timeout, settings.retries + 1, "lower --set judge.per-minute")
+        return f"the judge {settings.name} at {settings.base} {fault}"
 
 
 def to_messages(message: Message) -> list[dict[str, Any]]:
@@ -250,12 +212,9 @@ def _data_url(image: str) -> str:
 
 
 def _parameters(settings: JudgeSettings, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a request; OpenAI's reasoning models refuse a temperature."""
+    """Return the parameters of a request."""
     parameters = {"temperature": settings.temperature, "max_tokens": settings.max_tokens, **given}
-    if settings.name.startswith(_REASONING):
-        parameters["max_completion_tokens"] = parameters.pop("max_tokens")
-        del parameters["temperature"]
-    return parameters
+    return accepted(settings.name, parameters)
 
 
 def _content(answer: Any) -> str:
@@ -264,21 +223,3 @@ def _content(answer: Any) -> str:
         return (answer.choices[0].message.content or "").strip()
     except (AttributeError, IndexError, TypeError):
         raise ValueError("the server's answer is no chat completion") from None
-
-
-@cache
-def _client(settings: JudgeSettings, key: str, process: int) -> openai.OpenAI:
-    """Return the client of this process: connections of a parent must not be used in its child."""
-    import openai
-
-    return openai.OpenAI(
-        base_url=settings.base, api_key=key or "none", timeout=settings.timeout, max_retries=settings.retries,
-        http_client=openai.DefaultHttpxClient(trust_env=not settings.local),  # no proxy leads to this machine
-    )  # fmt: skip
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

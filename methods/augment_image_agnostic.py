@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from kore_bench.augment.changes import DEGREES, OPERATIONS, allowed, changed, readable
 from kore_bench.augmentation import Augmentation, keep_picture
 from kore_bench.component import Method, Run
 from kore_bench.errors import UserError, nearest
@@ -15,8 +15,6 @@ from kore_bench.examples import Example, Item
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_SIDES = re.compile(r"\b(?:left|right|clockwise|counter-?clockwise)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +30,15 @@ class AugmentImageAgnostic(Augmentation):
     """
 
     name = "augment-image-agnostic"
-    operations: tuple[str, ...] = ("flip", "rotate", "crop", "colour")
-    degrees: float = 15.0
+    operations: tuple[str, ...] = OPERATIONS
+    degrees: float = DEGREES
 
     def check(self) -> None:
         """Refuse unknown operations, none at all or the flip alone, and an angle outside (0, 180]."""
         super().check()
         for operation in self.operations:
-            if operation not in _CHANGES:
-                hint = nearest(operation, _CHANGES)
+            if operation not in OPERATIONS:
+                hint = nearest(operation, OPERATIONS)
                 raise UserError(f"augment-image-agnostic.operations: unknown operation {operation!r}: {hint}")
         if not set(self.operations) - {"flip"}:
             raise UserError(
@@ -51,62 +49,18 @@ class AugmentImageAgnostic(Augmentation):
 
     def vary(self, item: Item, rng: Random, run: Run) -> list[Example]:
         """Return copies with changed pictures, which are kept in the cache."""
-        from PIL import Image
-
-        with Image.open(item.image) as opened:
-            picture = opened.convert("RGB")
-        allowed = [name for name in self.operations if name != "flip" or not _SIDES.search(item.text)]
-        if len(allowed) < len(self.operations):
+        picture = readable(item.image)
+        names = allowed(self.operations, item.text)
+        if len(names) < len(self.operations):
             count = run.state(self)["unflipped"] = run.state(self).get("unflipped", 0) + 1
             run.log(f"{self.name}/items not flipped", count)
-        changed = (self.change(picture, allowed, rng) for _ in range(self.copies))
-        return [self.copy(item, number, image=keep_picture(copy)) for number, copy in enumerate(changed)]
+        copies = (self.change(picture, names, rng) for _ in range(self.copies))
+        return [self.copy(item, number, image=keep_picture(copy)) for number, copy in enumerate(copies)]
 
-    def change(self, picture: Image, operations: list[str], rng: Random) -> Image:
+    def change(self, picture: Image, operations: Sequence[str], rng: Random) -> Image:
         """Return ``picture`` (RGB) after those of ``operations`` that are drawn; it keeps its size."""
-        drawn = [name for name in operations if rng.random() < 0.5] or [rng.choice(operations)]
-        for name in drawn:
-            picture = _CHANGES[name](picture, self.degrees, rng)
-        return picture
+        return changed(picture, operations, rng, degrees=self.degrees)
 
-
-def _flip(picture: Image, degrees: float, rng: Random) -> Image:
-    from PIL import ImageOps
-
-    return ImageOps.mirror(picture)
-
-
-def _rotate(picture: Image, degrees: float, rng: Random) -> Image:
-    """Turn about the centre; corners that come free take the picture's mean colour."""
-    from PIL import Image, ImageStat
-
-    mean = tuple(round(value) for value in ImageStat.Stat(picture).mean)
-    return picture.rotate(rng.uniform(-degrees, degrees), resample=Image.Resampling.BICUBIC, fillcolor=mean)
-
-
-def _crop(picture: Image, degrees: float, rng: Random) -> Image:
-    from PIL import Image
-
-    width, height = (rng.uniform(0.8, 1.0) * side for side in picture.size)
-    left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
-    box = (left, top, left + width, top + height)
-    return picture.resize(picture.size, resample=Image.Resampling.BICUBIC, box=box)
-
-
-def _colour(picture: Image, degrees: float, rng: Random) -> Image:
-    from PIL import ImageEnhance
-
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = enhance(picture).enhance(rng.uniform(0.8, 1.2))
-    return picture
-
-
-_CHANGES: dict[str, Callable[[Image, float, Random], Image]] = {
-    "flip": _flip,
-    "rotate": _rotate,
-    "crop": _crop,
-    "colour": _colour,
-}
 
 METHOD = Method(
     name="augment-image-agnostic",

@@ -24,6 +24,7 @@ class TemplateGenerator(Rewriter, Illustrator):
     """Asks the wordings of the facts, answers with the text's own sentences, summarises by choosing among them.
 
     It rewrites a text by stating its facts in other sentences and another order; pictures are the retrieved ones.
+    Reserved facts are stated like all others and never asked.
     """
 
     name = "template"
@@ -79,7 +80,8 @@ def _shuffled(item: Item, rng: random.Random) -> list[Fact]:
 
 def _ask(item: Item, rng: random.Random, limit: int) -> list[tuple[Fact, str]]:
     """Return at most ``limit`` distinct (fact, wording), round after round over the facts in a drawn order."""
-    asked = [[(fact, q) for q in rng.sample(fact.questions, len(fact.questions))] for fact in _shuffled(item, rng)]
+    facts = [fact for fact in _shuffled(item, rng) if not fact.reserved]
+    asked = [[(fact, wording) for wording in rng.sample(fact.questions, len(fact.questions))] for fact in facts]
     rounds = (pair for pairs in zip_longest(*asked) for pair in pairs if pair is not None)
     return list(islice(rounds, limit))
 

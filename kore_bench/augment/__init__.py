@@ -1,0 +1,1 @@
+"""KORE-Augmentation as a tool of its own: from raw items to checked knowledge trees."""
