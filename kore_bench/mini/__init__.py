@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from .settings import WorldSettings
 
 _HERE = Path(__file__).resolve().parent
 
@@ -19,24 +22,54 @@ MINI_QWEN: Path = _HERE / "mini-qwen"
 """Folder of mini-qwen, whose weights are random: configuration, tokenizer, image processor, chat template."""
 
 
-def world_folder(cache: Path) -> Path:
-    """Return the mini world's knowledge folder below ``cache``, written on the first call.
+MAIN = WorldSettings()
+"""The main world's settings."""
 
-    The folder's name holds a digest of the code that draws the world, so that another version writes another one.
-    It appears whole or not at all: it is written under a temporary name and renamed.
+_MAIN_SOURCES = ("drawing.py", "language.py", "probes.py", "reserved.py", "skills.py", "world.py")
+
+
+def world_folder(cache: Path, settings: WorldSettings = MAIN, draw: int = 0) -> Path:
+    """Return the knowledge folder of the mini world, or of a draw of other entities, below ``cache``.
+
+    It is written on the first call. Its name holds a digest of the code that draws it, and of settings and draw, so
+    that another version writes another one. It appears whole or not at all: it is written under a temporary name and
+    renamed. Raises UserError where there are fewer looks than entities.
     """
-    digest = hashlib.sha256()
-    for name in ("drawing.py", "language.py", "probes.py", "skills.py", "world.py"):
-        digest.update((_HERE / name).read_bytes())
-    folder = cache / f"mini-world-{digest.hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
+    if settings.main:
+        return _kept(cache, _digest(_MAIN_SOURCES), _write_main)
+    main = world_folder(cache)
+    digest = _digest((*_MAIN_SOURCES, "draws.py"), f"{settings} {draw}")
+    return _kept(cache, digest, lambda folder: _write_draw(folder, main, settings, draw))
+
+
+def _write_main(folder: Path) -> None:
     from .world import write_world  # NumPy and Pillow only when there is something to draw
 
+    write_world(folder)
+
+
+def _write_draw(folder: Path, main: Path, settings: WorldSettings, draw: int) -> None:
+    from .draws import write_draw
+
+    write_draw(folder, main, settings, draw)
+
+
+def _digest(sources: Sequence[str], more: str = "") -> str:
+    digest = hashlib.sha256(more.encode())
+    for name in sources:
+        digest.update((_HERE / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _kept(cache: Path, digest: str, write: Callable[[Path], None]) -> Path:
+    """Return the folder of this digest, which ``write`` fills where it is not there."""
+    folder = cache / f"mini-world-{digest}"
+    if folder.is_dir():
+        return folder
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
     try:
-        write_world(scratch)
+        write(scratch)
         scratch.chmod(0o755)
         scratch.rename(folder)
     except OSError:

@@ -21,6 +21,9 @@ PAD, END, UNKNOWN, IMAGE, USER, ASSISTANT = "<pad>", "</s>", "<unk>", "<image>",
 SPECIAL = (PAD, END, UNKNOWN, IMAGE, USER, ASSISTANT)
 NUM_IMAGE_TOKENS = (SIZE // CELL) ** 2
 MAX_TOKENS = 512
+WIDTH = 128
+"""Hidden size of mini-llava's language model."""
+_HEAD = 32
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -77,8 +80,14 @@ def processor() -> LlavaProcessor:
     )
 
 
-def model(seed: int) -> LlavaForConditionalGeneration:
-    """Build the untrained model, in float32, with weights drawn from ``seed``."""
+def model(seed: int, width: int = WIDTH) -> LlavaForConditionalGeneration:
+    """Build the untrained model, in float32, with weights drawn from ``seed``.
+
+    ``width`` is the language model's hidden size, in heads of 32; feed-forward layers are three times as wide. Depth
+    and vision tower are the same at every width. Raises ValueError where the heads do not fill the width.
+    """
+    if width < _HEAD or width % _HEAD:
+        raise ValueError(f"a width of {width} is no multiple of {_HEAD}, the size of an attention head")
     vision = CLIPVisionConfig(
         hidden_size=96,
         intermediate_size=256,
@@ -90,10 +99,10 @@ def model(seed: int) -> LlavaForConditionalGeneration:
     )
     text = LlamaConfig(
         vocab_size=len(SPECIAL) + len(vocabulary()),
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=width // _HEAD,
         max_position_embeddings=MAX_TOKENS,
         initializer_range=0.05,
         tie_word_embeddings=True,

@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from . import language, skills, world
-from .architecture import ASSISTANT, END, IMAGE, NUM_IMAGE_TOKENS, PAD, SPECIAL, USER, model, processor
+from .architecture import ASSISTANT, END, IMAGE, NUM_IMAGE_TOKENS, PAD, SPECIAL, USER, WIDTH, model, processor
 from .drawing import COLORS, GLYPHS, GRID, SHAPES, TINTS, Pixels, Symbol, draw
 from .pretraining import Conversation, converse
 
@@ -258,14 +258,15 @@ def examine(llava: LlavaForConditionalGeneration, num: int, seed: int) -> dict[s
 
 def save(llava: LlavaForConditionalGeneration, folder: Path) -> None:
     """Write weights, tokenizer, image processor and chat template, readable by everyone."""
+    folder.mkdir(parents=True, exist_ok=True)
     llava.save_pretrained(folder)
     processor().save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
 
 
-def build(folder: Path, seed: int) -> None:
-    """Train mini-llava from ``seed`` and save it into ``folder``, with the log ``training.jsonl``."""
+def build(folder: Path, seed: int, width: int = WIDTH) -> None:
+    """Train a mini-llava from ``seed`` and save it into ``folder``, with the log ``training.jsonl``."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def build(folder: Path, seed: int) -> None:
             print(line, flush=True)
 
         rng = Random(seed)
-        llava = model(seed)
+        llava = model(seed, width)
         write({"stage": "vision", "step": VISION_STEPS, "loss": round(train_vision(llava, rng), 4)})
         for number, phase in enumerate(PHASES, start=1):
 
@@ -295,13 +296,33 @@ def build(folder: Path, seed: int) -> None:
         save(llava, folder)
 
 
+def halve(source: Path, folder: Path) -> dict[str, float]:
+    """Write the model in ``source`` into ``folder`` with float16 weights; return what it answers in them.
+
+    The log is copied, with the scores of the rounded weights at its end.
+    """
+    torch.set_num_threads(1)
+    halved = LlavaForConditionalGeneration.from_pretrained(source, dtype=torch.float16)
+    save(halved, folder)
+    scores = examine(halved.float(), 100, seed=2)  # type: ignore[no-untyped-call]
+    line = json.dumps({"stage": "final, float16 weights", "accuracy": scores})
+    log = (source / "training.jsonl").read_text(encoding="utf-8")
+    (folder / "training.jsonl").write_text(f"{log}{line}\n", encoding="utf-8")
+    return scores
+
+
 def main() -> None:
-    """Read the command line and build."""
+    """Read the command line and build, or round what was built."""
     parser = argparse.ArgumentParser(prog="python -m kore_bench.mini.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model into")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: 0)")
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"hidden size, in heads of 32 (default: {WIDTH})")
+    parser.add_argument("--halve", type=Path, metavar="DIR", help="round a built model to float16 instead of building")
     arguments = parser.parse_args()
-    build(arguments.out, arguments.seed)
+    if arguments.halve:
+        print(json.dumps(halve(arguments.halve, arguments.out)))
+    else:
+        build(arguments.out, arguments.seed, arguments.width)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from . import language, skills
 from .drawing import COLORS, GRID, SHAPES, TINTS, Cells, Symbol, draw, save
 from .language import HYPERNYMS, RELATIONS
+from .reserved import reserved_relations
 
 NUM_OLD, NUM_MAIN, NUM_VALIDATION = 48, 60, 30
 RETENTION, RETENTION_VALIDATION = 300, 100
@@ -45,7 +46,8 @@ class Entity:
         return f"the {self.type} in the image"
 
 
-def _look(rng: Random) -> tuple[Symbol, ...]:
+def random_look(rng: Random) -> tuple[Symbol, ...]:
+    """Draw the four symbols of an entity: any shapes, in two colours, on one tint."""
     one, two = rng.sample(list(COLORS), 2)
     colors = rng.choice(((one, one, two, two), (one, two, one, two), (one, two, two, one)))
     tint = rng.choice(list(TINTS))
@@ -83,9 +85,9 @@ def cast() -> Cast:
         columns.append(values)
     entities: list[Entity] = []
     for number in range(NUM_OLD + NUM_MAIN + NUM_VALIDATION):
-        look = _look(rng)
+        look = random_look(rng)
         while any(sum(map(str.__eq__, _shapes(look), _shapes(other.symbols))) > 2 for other in entities):
-            look = _look(rng)
+            look = random_look(rng)
         entities.append(
             Entity(
                 id=names[number].lower().replace(" ", "-"),
@@ -103,9 +105,9 @@ def cast() -> Cast:
 def stranger(rng: Random) -> Entity:
     """Make up an entity with a look and facts of its own; never one that is to be injected."""
     taken = {_shapes(entity.symbols) for entity in (*cast().main, *cast().validation)}
-    look = _look(rng)
+    look = random_look(rng)
     while _shapes(look) in taken:
-        look = _look(rng)
+        look = random_look(rng)
     values = tuple(f"{rng.choice(relation.first)} {rng.choice(relation.second)}" for relation in RELATIONS)
     return Entity("", rng.choice(cast().strangers), rng.choice(HYPERNYMS), "", look, values)
 
@@ -190,7 +192,7 @@ class Writer:
         items: list[_Row] = []
         questions: list[_Row] = []
         sidecar: dict[str, _Row] = {}
-        for entity in entities:
+        for entity, kept in zip(entities, reserved_relations(len(entities)), strict=True):
             places = self.rng.sample(range(9), 9)
             prompt = heading(entity, self.rng)
             items.append(
@@ -217,6 +219,7 @@ class Writer:
                         "relation": relation.name,
                         "value": entity.values[number],
                         "questions": [language.ask(wording, entity.name) for wording in wordings],
+                        **({"reserved": True} if number == kept else {}),
                     }
                 )
                 query = fact_query(entity, number, self.rng, reserved=True)

@@ -1,6 +1,8 @@
-"""The embedded mini-llava: a pre-trained LLaVA of about a million parameters that runs on a laptop's CPU."""
+"""The embedded mini-llavas: pre-trained LLaVAs of about a million parameters that run on a laptop's CPU."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from kore_bench.card import ModelCard, TrainSettings
 from kore_bench.mini import MINI_LLAVA
@@ -21,3 +23,15 @@ CARD = ModelCard(
     gradient_batch_size=128,
     memory=1.0,
 )
+
+
+def _base(name: str, summary: str, rank: int = CARD.rank) -> ModelCard:
+    """Return the card of another base, which is used as mini-llava is and takes its tuned rates."""
+    return replace(
+        CARD, name=name, summary=summary, path=str(MINI_LLAVA.with_name(name)), rank=rank, tuned_on=CARD.name
+    )
+
+
+SEED_1 = _base("mini-llava-1", "mini-llava pre-trained anew from seed 1: other weights, other pictures and talks")
+SEED_2 = _base("mini-llava-2", "mini-llava pre-trained anew from seed 2: other weights, other pictures and talks")
+WIDE = _base("mini-llava-192", "mini-llava of width 192 in place of 128, pre-trained from seed 0", rank=24)
