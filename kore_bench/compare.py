@@ -12,11 +12,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from kore_bench.comparison import LEVEL, MARKS, Comparison, compare, p_words
+from kore_bench.benchmarks import differences, leave_one_out
+from kore_bench.comparison import LEVEL, MARKS, POWER, PRIMARY, Comparison, compare, p_words
+from kore_bench.contrasts import Contrast, named_beforehand
 from kore_bench.disagreements import examples, kinds, plain
 from kore_bench.errors import UserError, nearest
 from kore_bench.results import Record, RunFolder
 from kore_bench.sheet import Sheet, read_sheet
+
+PLANNED = "†"
+"""Marks what was named before the run."""
 
 
 def compare_session(
@@ -24,9 +29,10 @@ def compare_session(
 ) -> None:
     """Compare methods of a run and print the comparisons, model by model.
 
-    ``methods`` are compared with ``against``; without it one method or none (all that were trained) with the base, and
-    several with each other. ``questions`` are shown on which each side was better. Raises UserError for a method that
-    the run lacks or that did not finish, an unknown task, and where nothing can be compared.
+    ``methods`` are compared with ``against``; without it one method with the base, and several with each other. Without
+    either it is what the run's plan names beforehand, and where it names nothing, all that were trained with the base.
+    ``questions`` are shown on which each side was better. Raises UserError for a method that the run lacks or that did
+    not finish, an unknown task, and where nothing can be compared.
     """
     run = RunFolder(folder)
     records = run.records()
@@ -34,22 +40,26 @@ def compare_session(
         raise UserError(f"{folder} has no records yet: no cell of its plan has run")
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model]
-        contrasts = _contrasts(run, own, methods, against)
+        planned = named_beforehand(run, [record.method for record in own if record.status == "done"])
+        contrasts = _contrasts(run, own, methods, against, planned)
         names = {name for contrast in contrasts for name in contrast}
         chosen = [record for record in own if record.method in names]
-        sheet = _sheet(run, [record for record in chosen if record.status == "done"], tasks)
-        out.print(*_blocks(run, chosen, sheet, contrasts, questions, out.width), sep="\n")
+        needed = names | {name for contrast in planned for name in contrast}
+        read = [record for record in own if record.method in needed and record.status == "done"]
+        out.print(*_blocks(run, chosen, _sheet(run, read, tasks), contrasts, planned, questions, out.width), sep="\n")
 
 
 def _contrasts(
-    run: RunFolder, records: Sequence[Record], methods: Sequence[str], against: str
-) -> list[tuple[str, str]]:
+    run: RunFolder, records: Sequence[Record], methods: Sequence[str], against: str, planned: Sequence[Contrast]
+) -> list[Contrast]:
     """Return the pairs to compare, each of them finished on some seed."""
     names = list(dict.fromkeys(methods))
     done = dict.fromkeys(record.method for record in records if record.status == "done")
     references = {record.method for record in records if record.reference}
     for option, name in [("--methods", name) for name in names] + [("--against", against)] * bool(against):
         _check(run, records, option, name)
+    if not (against or names) and planned:
+        return list(planned)
     if not against and len(names) > 1:
         return list(combinations(names, 2))
     against = against or "base"
@@ -84,10 +94,10 @@ def _sheet(run: RunFolder, records: Sequence[Record], tasks: Sequence[str]) -> S
 
 
 def _blocks(
-    run: RunFolder, records: Sequence[Record], sheet: Sheet, contrasts: Sequence[tuple[str, str]], questions: int,
-    width: int,
+    run: RunFolder, records: Sequence[Record], sheet: Sheet, contrasts: Sequence[Contrast], planned: Sequence[Contrast],
+    questions: int, width: int,
 ) -> Iterator[RenderableType]:  # fmt: skip
-    found = compare(sheet, contrasts)
+    found = compare(sheet, contrasts, planned)
     if not found:
         pairs = " and of ".join(f"{one} and {other}" for one, other in contrasts)
         raise UserError(f"{run.path}: no seed has predictions of {pairs} on the same questions")
@@ -100,10 +110,26 @@ def _blocks(
             yield Text("no seed has predictions of both on the same questions", "yellow")
             continue
         yield Padding(_figures(own, width), (1, 0))
+        if text := _over_benchmarks(
+            *([record for record in records if record.method == name] for name in (one, other))
+        ):
+            yield Padding(text, (0, 0, 1, 0))
         yield Padding(kinds(pair), (0, 0, 1, 0))
         if questions:
             yield from examples(run, records, pair, questions)
     yield from _notes(records, found)
+
+
+def _over_benchmarks(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
+    """Return how a difference in K.R over benchmarks hangs on single ones; empty where there are not two that all scored."""
+    sides = [[record for record in side if record.status == "done"] for side in (ours, theirs)]
+    found = leave_one_out(differences(*sides))
+    if found is None:
+        return ""
+    return (
+        f"K.R over benchmarks: {found.mean:+z.2f}; leaving one out, from {found.low:+z.2f} (without {found.low_without}) "
+        f"to {found.high:+z.2f} (without {found.high_without})."
+    )
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -114,22 +140,26 @@ def _figures(rows: Sequence[Comparison], width: int) -> Table:
     names = rows[0].one, rows[0].other
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for name in (*(name.replace("-", "-\n") for name in names), "difference", "95 % interval", "p", "p quest.", ""):
+    several = len(rows[0].seeds) > 1
+    heads = ("difference", "95 % interval", "p", "p quest.", "detectable", "")
+    for name in (*(name.replace("-", "-\n") for name in names), *heads):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("better", style="bold", overflow="fold")
+    if several:
+        table.add_column("better", style="bold", overflow="fold")
     for before, row in zip((None, *rows), rows, strict=False):
         if before and row.dimension and not before.dimension:
             table.add_row()
         spread = "" if row.deviation is None else f" ± {row.deviation:.1f}"
         table.add_row(
-            row.measure,
+            f"{row.measure} {PLANNED}" if row.planned else row.measure,
             *(f"{value:.1f}" for value in row.values),
             f"{row.difference:+z.1f}{spread}",
             "unknown" if row.interval is None else f"{row.interval[0]:+z.1f} to {row.interval[1]:+z.1f}",
             "" if row.holm_overall is None else p_words(row.holm_overall),
             p_words(row.holm_questions),
+            "unknown" if row.detectable is None else f"{row.detectable:.1f}",
             MARKS[row.evidence],
-            row.winner,
+            *([row.winner] if several else []),
             style="" if row.evidence else "dim",
         )
     return table
@@ -141,24 +171,41 @@ def _notes(records: Sequence[Record], found: Sequence[Comparison]) -> Iterator[R
         for record in records
         if record.status != "done"
     ]
-    headline = [row for row in found if not row.dimension]
+    upper = sum(not (row.dimension or row.planned) for row in found)
     lines.append(
-        f"* better on other questions to these trainings (p quest. at most {LEVEL:g}; clusters, such as entities, count "
+        f"* holds for other questions to these trainings (p quest. at most {LEVEL:g}; clusters, such as entities, count "
         f"whole); ** also with other seeds (p). p values are corrected by Holm (comparisons of the upper lines: "
-        f"{len(headline)}, of single dimensions: {len(found) - len(headline)})."
+        f"{upper}, of single dimensions: {sum(row.dimension for row in found)}): exploratory, as nobody named them before the run."
     )
-    if any(len(row.seeds) > 1 for row in found):
-        lines.append("The interval is that of p; ± is the standard deviation of the difference over seeds.")
+    if any(row.planned for row in found):
+        lines.append(
+            f"{PLANNED} named before the run: corrected over {' and '.join(PRIMARY)} of all the plan's contrasts, whichever are shown."
+        )
+    lines += _levels(found)
     if any(len(row.seeds) == 1 for row in found):
         lines.append(
             "One seed: the spread over seeds is unknown, and another training of either method may turn a result round. "
             "The interval is over questions alone."
         )
-    found_from = {row.measure: row.detectable for row in headline if row.detectable is not None}
-    if found_from and len({(row.one, row.other) for row in found}) == 1:
-        sizes = ", ".join(f"{measure} {size:.1f}" for measure, size in found_from.items())
-        lines.append(
-            f"A difference of this size would be found four times of five, without Holm's correction: {sizes}."
-        )
+    lines.append(
+        f"Detectable: the smallest difference that would be found {POWER:.0%} of the time at level {LEVEL:g}, by this run's own "
+        "spread and without Holm's correction."
+    )
     lines.append("What each figure assumes: docs/statistics.md.")
     yield Group(*(Text(line, "dim") for line in lines))
+
+
+def _levels(found: Sequence[Comparison]) -> Iterator[str]:
+    """Yield what several seeds allow: the interval's meaning, and the hierarchical bootstrap beside it."""
+    rows = [row for row in found if row.bootstrap is not None]
+    if not rows:
+        return
+    yield "The interval is that of p; ± is the standard deviation of the difference over seeds."
+    draws = rows[0].draws
+    levels = f"{draws} entity draws" if draws > 1 else "one draw of entities, which all seeds share"
+    shown = "; ".join(
+        f"{row.one} \N{MINUS SIGN} {row.other} {row.measure} {row.bootstrap[0]:+z.1f} to {row.bootstrap[1]:+z.1f}"
+        for row in rows
+        if row.measure in PRIMARY and row.bootstrap
+    )
+    yield f"Hierarchical bootstrap over {levels}, {len(rows[0].seeds)} seeds and questions (95 %): {shown}."

@@ -19,6 +19,9 @@ LEVEL = 0.05
 POWER = 0.8
 """The chance with which a difference of the size ``detectable`` is found."""
 
+PRIMARY = ("K.A", "K.R")
+"""The measures in which contrasts that were named beforehand are tested: the two axes of the question."""
+
 MARKS = {"seeds": "**", "questions": "*", "": ""}
 """How far a difference carries (``Comparison.evidence``), as a mark in tables."""
 
@@ -34,10 +37,14 @@ class Comparison:
     A measure that is a single ``dimension`` of retention belongs to a table of its own.
     ``within`` is the interval for these very trainings on other questions, ``overall`` that for other seeds and other
     questions (None with one seed, as the spread over seeds is then unknown; both None where a part has one cluster).
-    ``p_questions`` and ``p_overall`` test the same two claims; ``holm_*`` are corrected over the whole table.
+    ``rising`` is false of measures that are the better the lower they are.
+    ``bootstrap`` is the interval of a hierarchical bootstrap over ``draws`` draws of entities, seeds and clusters (None
+    with one seed). ``p_questions`` and ``p_overall`` test the same two claims; ``holm_*`` are corrected over the family:
+    the contrasts that were ``planned`` in the primary measures, or else the whole table of exploratory ones.
     ``better`` and ``worse`` count the questions that only ``one`` and only ``other`` has right, ``mcnemar`` is their
     exact test as if questions were independent (None for Avg, in which a question of one task weighs more than one of
-    another). ``detectable`` is the difference that would be found with ``POWER``, without the correction.
+    another). ``detectable`` is the difference that would be found with ``POWER``, without the correction: for these
+    trainings with one seed, over seeds with several.
     """
 
     measure: str
@@ -51,6 +58,10 @@ class Comparison:
     by_seed: tuple[float, ...]
     within: Interval | None
     overall: Interval | None
+    bootstrap: Interval | None
+    draws: int
+    rising: bool = True
+    planned: bool = False
     detectable: float | None
     p_questions: float
     p_overall: float | None
@@ -85,24 +96,36 @@ class Comparison:
     @property
     def winner(self) -> str:
         """The better method where the difference carries at all, else empty."""
-        return (self.one if self.difference > 0 else self.other) if self.evidence else ""
+        ahead = self.difference > 0 if self.rising else self.difference < 0
+        return (self.one if ahead else self.other) if self.evidence else ""
 
 
-def compare(sheet: Sheet, contrasts: Sequence[tuple[str, str]]) -> list[Comparison]:
+def compare(
+    sheet: Sheet, contrasts: Sequence[tuple[str, str]], planned: Sequence[tuple[str, str]] = ()
+) -> list[Comparison]:
     """Return every measure of every contrast (one method, another) that shares a seed, contrast by contrast.
 
-    The p values are corrected by Holm over all the contrasts given: once over the headline measures (K.A, K.R, Avg,
-    other tasks), once over the dimensions. Name the contrasts before you look. But for that, the figures of a contrast
-    do not depend on what else is compared.
+    The p values are corrected by Holm within families. One is K.A and K.R of all ``planned`` contrasts, which were named
+    before the run, whether they are among ``contrasts`` or not; the others are the exploratory rest of ``contrasts`` in
+    headline measures (K.A, K.R, Avg, other tasks) and in dimensions. But for that, the figures of a contrast do not
+    depend on what else is compared.
     """
-    pairs = [pair for one, other in contrasts if (pair := sheet.pair(one, other)) is not None]
+    known = {frozenset(contrast) for contrast in contrasts}
+    beside = [contrast for contrast in planned if frozenset(contrast) not in known]
+    pairs = [pair for one, other in (*contrasts, *beside) if (pair := sheet.pair(one, other)) is not None]
     by_pair = {id(pair): rows for batch in _batches(pairs) for pair, rows in _compared(batch)}
-    found = [row for pair in pairs for row in by_pair[id(pair)]]
-    for family in (False, True):
-        places = [place for place, row in enumerate(found) if row.dimension == family]
+    named = {frozenset(contrast) for contrast in planned}
+    found = [
+        replace(row, planned={row.one, row.other} in named and row.measure in PRIMARY)
+        for pair in pairs
+        for row in by_pair[id(pair)]
+    ]
+    found = [row for row in found if row.planned or (row.one, row.other) not in beside]
+    for family in ((True, False), (False, False), (False, True)):
+        places = [place for place, row in enumerate(found) if (row.planned, row.dimension) == family]
         for place, row in zip(places, _corrected([found[place] for place in places]), strict=True):
             found[place] = row
-    return found
+    return [row for row in found if (row.one, row.other) not in beside]
 
 
 def p_words(p: float) -> str:
@@ -111,38 +134,45 @@ def p_words(p: float) -> str:
 
 
 def _batches(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
-    """Yield pairs that have the same clusters, so that they can share random numbers, a bounded number at a time."""
-    alike: dict[bytes, list[Pair]] = {}
+    """Yield pairs with the same seeds and clusters, which can share random numbers, a bounded number at a time."""
+    alike: dict[tuple[tuple[int, ...], bytes], list[Pair]] = {}
     for pair in pairs:
-        alike.setdefault(pair.present.tobytes(), []).append(pair)
+        alike.setdefault((pair.seeds, pair.present.tobytes()), []).append(pair)
     for batch in alike.values():
         yield from (batch[start : start + _AT_ONCE] for start in range(0, len(batch), _AT_ONCE))
 
 
 def _compared(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, list[Comparison]]]:
-    """Yield each of P pairs that have the same clusters with its measures."""
+    """Yield each of P pairs that have the same seeds and clusters with its measures."""
     sheet, present = pairs[0].sheet, pairs[0].present
-    share = np.stack([pair.per_question(pair.sums).mean(axis=0) for pair in pairs], axis=1)  # [clusters, P]
-    weight = np.stack([pair.per_question(pair.sizes).mean(axis=0) for pair in pairs], axis=1)
-    draws: dict[int, tuple[Floats, Floats]] = {}
+    share = np.stack([pair.per_question(pair.sums) for pair in pairs], axis=2)  # [S, clusters, P]
+    weight = np.stack([pair.per_question(pair.sizes) for pair in pairs], axis=2)
+    levels = paired.levels_drawn(pairs[0].draws, np.random.default_rng(len(pairs[0].seeds)))
+    draws: dict[int, tuple[Floats, Floats, Floats]] = {}
     for part in sorted(pairs[0].parts):
         inside = (sheet.owner == part) & present
         seed = zlib.crc32("/".join(sheet.parts[part]).encode())
-        flips = paired.flipped(share[inside], seed)
-        draws[part] = flips, paired.bootstrapped(share[inside], weight[inside], seed)
+        ours, sizes = share[:, inside], weight[:, inside]
+        mean, size = ours.mean(axis=0), sizes.mean(axis=0)
+        draws[part] = (
+            paired.flipped(mean, seed), paired.bootstrapped(mean, size, seed),
+            paired.hierarchical(ours, sizes, levels, seed),
+        )  # fmt: skip
     for column, pair in enumerate(pairs):
         rows = []
         for measure, weights in sheet.measures.items():
             if weights.keys() <= draws.keys():
-                flips, boots = (
+                flips, boots, levelled = (
                     np.sum([weights[part] * draws[part][kind][:, column] for part in weights], axis=0)
-                    for kind in (0, 1)
+                    for kind in range(3)
                 )
-                rows.append(_comparison(pair, measure, weights, flips, boots))
+                rows.append(_comparison(pair, measure, weights, flips, boots, levelled))
         yield pair, rows
 
 
-def _comparison(pair: Pair, measure: str, weights: Mapping[int, float], flips: Floats, boots: Floats) -> Comparison:
+def _comparison(
+    pair: Pair, measure: str, weights: Mapping[int, float], flips: Floats, boots: Floats, levelled: Floats
+) -> Comparison:
     estimate = _estimate(pair, weights)
     difference = float(estimate.by_seed.mean())
     p_questions = paired.flip_p(difference, flips, estimate.squares)
@@ -151,7 +181,6 @@ def _comparison(pair: Pair, measure: str, weights: Mapping[int, float], flips: F
     ours, theirs = (side[asked] >= RIGHT for side in pair.credit)
     better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     one_task = len({pair.sheet.parts[part].task for part in weights}) == 1
-    low, high = np.quantile(boots, [LEVEL / 2, 1 - LEVEL / 2])
     half = spread.half_width(LEVEL / 2) if spread else 0.0
     return Comparison(
         measure=measure,
@@ -163,8 +192,11 @@ def _comparison(pair: Pair, measure: str, weights: Mapping[int, float], flips: F
         clusters=estimate.clusters,
         values=estimate.values,
         by_seed=tuple(float(value) for value in 100 * estimate.by_seed),
-        within=(100 * float(low), 100 * float(high)) if spread else None,
+        within=_percentiles(boots) if spread else None,
         overall=_clipped(difference - half, difference + half) if spread and several else None,
+        bootstrap=_percentiles(levelled) if spread and several else None,
+        draws=len(set(pair.draws)),
+        rising=measure not in pair.sheet.falling,
         detectable=100 * (half + spread.half_width(1 - POWER)) if spread else None,
         p_questions=p_questions,
         p_overall=max(p_questions, spread.p(difference)) if spread and several else None,
@@ -193,7 +225,13 @@ def _estimate(pair: Pair, weights: Mapping[int, float]) -> _Estimate:
     by_seed = gaps[:, parts] @ scale[parts]
     ours, theirs = (100 * float((side[:, parts] @ scale[parts]).mean()) for side in pair.means)
     squares = float((added.mean(axis=0) ** 2).sum())
-    return _Estimate((ours, theirs), by_seed, squares, len(owner), paired.spread_of(by_seed, added - due, owner))
+    units = paired.by_draw(by_seed, pair.draws), paired.by_draw(added - due, pair.draws)
+    return _Estimate((ours, theirs), by_seed, squares, len(owner), paired.spread_of(*units, owner))
+
+
+def _percentiles(draws: Floats) -> Interval:
+    low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    return 100 * float(low), 100 * float(high)
 
 
 def _clipped(low: float, high: float) -> Interval:

@@ -1,108 +1,114 @@
-"""Frontiers: each trained cell's change scaled down without retraining (WiSE-FT), every point evaluated and kept."""
+"""Frontiers: a trained cell's change scaled down without retraining (WiSE-FT), every point evaluated and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from rich.console import Console
-from transformers.utils.logging import disable_progress_bar
 
-from kore_bench.calibration import seen_skills
-from kore_bench.errors import UserError, nearest
+from kore_bench.distributed import attempt, first
+from kore_bench.errors import UserError
 from kore_bench.evaluation import Evaluator
 from kore_bench.examples import Knowledge
-from kore_bench.export import Trained, find_trained
-from kore_bench.formats import read_knowledge
 from kore_bench.lmm import LMM
-from kore_bench.measures import Score
-from kore_bench.results import FRONTIER, Record, RunFolder, whole_lines, write_lines
+from kore_bench.plan import Plan
+from kore_bench.results import FRONTIER, whole_lines, write_lines
 from kore_bench.task import Task
 
-TASKS = ("adaptation", "retention")
+SAMPLE = {"adaptation": 150, "retention": 350}
+"""Questions of each task that a point within a run is asked at most, drawn by whole groups: the same for every cell."""
+
+MEASURES = ("K.A", "K.R", "K.R calibrated", "K.R held-out")
+"""What a point holds of its tasks' scores."""
+
+FOLDER = "frontier"
+"""In a cell's folder: the answers at each scale."""
+
+MISSING = "frontier/not available"
+"""Stands among a record's diagnostics where there is no frontier, with the reason."""
+
+Point = Mapping[str, Any]
+"""``scale``, and each measure as a Score's fields."""
 
 
-def frontier_session(folder: Path, methods: Sequence[str], scales: Sequence[float], out: Console) -> int:
-    """Evaluate every trained cell of a run at each scale; points that are there already are not asked again.
-
-    Returns 1 where a method can have no such points, else 0. Raises UserError for a run without trained cells, an
-    unknown method, or a scale that is not between 0 and 1 (0 is the base, 1 the cell itself: both are known).
-    """
-    for scale in scales:
-        if not 0 < scale < 1:
-            raise UserError(f"--scales {scale:g} is out of range: between 0 (the base) and 1 (the cell as it is)")
-    run = RunFolder(folder)
-    if not folder.is_dir():
-        raise UserError(f"there is no run folder {folder}")
-    records = [record for record in run.records() if record.status == "done" and not record.reference]
-    names = {record.method for record in records}
-    for method in methods:
-        if method not in names:
-            raise UserError(f"--methods {method}: {run.path} has no trained cell of it; {nearest(method, names)}")
-    chosen = [record for record in records if not methods or record.method in methods]
-    if not chosen:
-        raise UserError(f"{run.path} has no trained cell that is done")
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    refused = 0
-    for record in chosen:
-        name = run.name_of(record)
-        missing = [scale for scale in scales if scale not in known(run.cell(name) / FRONTIER)]
-        reason = _trace(run, record, missing, out) if missing else ""
-        if reason:
-            out.print(f"{record.method}, seed {record.seed}: not available: {reason}", soft_wrap=True, markup=False)
-            refused = 1
-    return refused
-
-
-def known(file: Path) -> dict[float, Mapping[str, Any]]:
+def known(file: Path) -> dict[float, Point]:
     """Return the points of one cell by scale; none where there is no file."""
     return {float(row["scale"]): row for row in whole_lines(file)}
 
 
-def _trace(run: RunFolder, record: Record, scales: Sequence[float], out: Console) -> str:
-    """Evaluate one cell at ``scales`` and keep the points; return why it cannot be scaled, empty where it can."""
-    name = run.name_of(record)
-    trained = find_trained(run, name)
-    knowledge = read_knowledge(trained.plan.knowledge_folder())
-    model = LMM.load(trained.plan.card, trained.plan.train.max_length)
-    try:
-        change = change_of(model, trained.adapter)
-    except ValueError as error:
-        return str(error)
-    file = run.cell(name) / FRONTIER
-    points = dict(known(file))
+def tasks_of(plan: Plan, *, sample: bool) -> tuple[Task, ...]:
+    """Return the tasks that a point is asked, with all of their questions or a sample; none where the plan lacks one."""
+    tasks = {task.card.name: task for task in plan.tasks}
+    if not SAMPLE.keys() <= tasks.keys():
+        return ()
+    limits = {name: min(tasks[name].limit or most, most) for name, most in SAMPLE.items()}
+    return tuple(replace(tasks[name], limit=limits[name]) if sample else tasks[name] for name in SAMPLE)
+
+
+def trace(
+    model: LMM, adapter: Path, tasks: Sequence[Task], knowledge: Knowledge, seen_skills: frozenset[str], cell: Path,
+    scales: Sequence[float], progress: Callable[[int, int], None],
+) -> Iterator[Point]:  # fmt: skip
+    """Evaluate a cell at ``scales`` and keep each point in the folder ``cell``; yield the points as they come.
+
+    ``model`` is the untouched base, and is so again afterwards. Raises ValueError where the cell cannot be scaled, and
+    UserError where a task fails.
+    """
+    change = change_of(model, adapter)
+    points = known(cell / FRONTIER)
     for scale in scales:
-        with scaled(model, change, scale), out.status(f"{record.method}, seed {record.seed}: {scale:g} of its change"):
-            scores = _evaluate(trained, model, knowledge, run.cell(name) / "frontier" / f"{scale:g}")
-        points[scale] = {"scale": scale, **{metric: asdict(score) for metric, score in scores.items()}}
-        write_lines(file, [points[key] for key in sorted(points)])
-        shown = ", ".join(f"{metric} {score.value:.1f}" for metric, score in scores.items())
-        out.print(f"{record.method}, seed {record.seed}, {scale:g} of its change: {shown}", highlight=False)
-    return ""
+        with scaled(model, change, scale):
+            point = _point(model, tasks, knowledge, seen_skills, cell / FOLDER / f"{scale:g}", progress)
+        points[scale] = {"scale": scale, **point}
+        if first():
+            write_lines(cell / FRONTIER, [points[key] for key in sorted(points)])
+        yield points[scale]
 
 
-def _evaluate(trained: Trained, model: LMM, knowledge: Knowledge, folder: Path) -> dict[str, Score]:
-    plan, record = trained.plan, trained.record
-    tasks: tuple[Task, ...] = tuple(task for task in plan.tasks if task.card.name in TASKS)
-    evaluator = Evaluator(
-        model=model, knowledge=knowledge, folder=folder, in_context=False,
-        seen_skills=seen_skills(knowledge, plan.old, record.seed),
-    )  # fmt: skip
-    found = evaluator.evaluate(tasks, _no_phase, None)
-    failed = [outcome.reason for outcome in found.tasks.values() if outcome.status == "failed"]
-    if failed:
-        raise UserError(f"{record.method}, seed {record.seed}: {failed[0]}")
-    return {task.card.metric: found.scores[task.card.name][task.card.metric] for task in tasks}
+def trace_cell(
+    plan: Plan, knowledge: Knowledge, cell: Path, adapter: Path, seen_skills: frozenset[str],
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate the points that a run's plan asks of a cell, and return why there are none, for its record's diagnostics.
+
+    Points that stand are not asked again. The base is loaded anew: nothing else tells for every kind of adapter what
+    it changed.
+    """
+    missing = [scale for scale in plan.request.frontier if scale not in known(cell / FRONTIER)]
+    tasks = tasks_of(plan, sample=True)
+    if not tasks or any(task.skip(knowledge) for task in tasks):
+        return {MISSING: f"it takes both {' and '.join(SAMPLE)}"}
+    if not missing:
+        return {}
+
+    def traced() -> list[Point]:
+        model = LMM.load(plan.card, plan.train.max_length)
+        return list(trace(model, adapter, tasks, knowledge, seen_skills, cell, missing, progress))
+
+    result = attempt(traced)
+    return {MISSING: " ".join(str(result).split())} if isinstance(result, Exception) else {}
 
 
-@contextmanager
-def _no_phase(name: str) -> Iterator[Callable[[int, int], None]]:
-    yield lambda done, total: None
+def _point(
+    model: LMM, tasks: Sequence[Task], knowledge: Knowledge, seen_skills: frozenset[str], folder: Path,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:  # fmt: skip
+    evaluator = Evaluator(model=model, knowledge=knowledge, folder=folder, in_context=False, seen_skills=seen_skills)
+
+    @contextmanager
+    def phase(name: str) -> Iterator[Callable[[int, int], None]]:
+        yield progress
+
+    found = evaluator.evaluate(tuple(tasks), phase, None)
+    if failed := [outcome.reason for outcome in found.tasks.values() if outcome.status == "failed"]:
+        raise UserError(failed[0])
+    scores = {name: score for task in tasks for name, score in found.scores[task.card.name].items()}
+    return {name: asdict(scores[name]) for name in MEASURES if name in scores}
 
 
 Change = Mapping[str, torch.Tensor]

@@ -214,25 +214,37 @@ def paired_difference(
 
 def bootstrap_mean_of_means(
     parts: Mapping[str, Sequence[float]],
+    groups: Mapping[str, Sequence[str]] | None = None,
     *,
     seed: int = 0,
     resamples: int = 1000,
     level: float = 0.95,
     scale: float = 100.0,
 ) -> Score:
-    """Return K.R with its interval: the mean over tasks of each task's mean, questions resampled within each task.
+    """Return K.R with its interval: the mean over tasks of each task's mean, groups resampled within each task.
 
-    ``parts`` maps each task to its questions' values (0 to 1). A task with a single question says nothing about its
+    ``parts`` maps each task to its questions' values (0 to 1), ``groups`` to what each depends on jointly, such as an
+    image that several are about (None: each question stands alone). A task with a single group says nothing about its
     own spread: the interval is then the whole range.
     """
     if not parts:
         raise ValueError("a mean over tasks needs at least one task")
     random = np.random.default_rng(seed)
     tasks = [_finite(np.asarray(parts[name], dtype=np.float64)) for name in sorted(parts)]
-    if min(map(len, tasks)) == 1:
+    alone = [np.arange(len(task)) for task in tasks]
+    members = [np.unique(groups[name], return_inverse=True)[1] for name in sorted(parts)] if groups else alone
+    if min(int(member.max()) for member in members) == 0:
         low, high = 0.0, 1.0
     else:
-        drawn = [_resampled(task, np.ones(len(task)), random, resamples) for task in tasks]
+        drawn = [
+            _resampled(
+                np.bincount(member, weights=task).astype(np.float64),
+                np.bincount(member).astype(np.float64),
+                random,
+                resamples,
+            )
+            for task, member in zip(tasks, members, strict=True)
+        ]
         low, high = _percentiles(np.mean(drawn, axis=0), level)
     value = float(np.mean([task.mean() for task in tasks]))
     return Score(value=value * scale, low=low * scale, high=high * scale, n=sum(map(len, tasks)))

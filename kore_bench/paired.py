@@ -1,4 +1,4 @@
-"""Paired tests on plain arrays: sign flips, bootstrap, seeds and questions together, McNemar, Holm; no names, no files.
+"""Paired tests on plain arrays: sign flips, bootstraps, seeds and questions together, McNemar, Holm; no names, no files.
 
 The differences of contrasts (one method minus another) come summed within clusters, which lie within parts (a task, or
 a dimension of retention). Shape letters: P contrasts, C clusters, R resamples, S seeds. ``share[C, P]`` is what a cluster
@@ -8,7 +8,7 @@ adds to its part's mean difference and ``weight[C, P]`` its share of the part's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,11 +55,47 @@ def bootstrapped(share: Floats, weight: Floats, seed: int, resamples: int = RESA
     random = np.random.default_rng(seed)
     draws = np.empty((resamples, share.shape[1]))
     for rows in _blocks(resamples, count):
-        size = len(draws[rows])
-        drawn = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
+        times = times_drawn(len(draws[rows]), count, random)
         draws[rows] = (times @ share) / (times @ weight)
     return draws
+
+
+def times_drawn(rows: int, count: int, random: np.random.Generator) -> Floats:
+    """Return ``[rows, count]``: how often each of ``count`` things comes up where as many are drawn with replacement."""
+    drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def levels_drawn(draws: Sequence[int], random: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """Return ``[R, S]`` weights of seeds, each row's sum 1: draws of entities with replacement, seeds within each.
+
+    ``draws[S]`` names the draw of each seed. Where all share one, that level is fixed and only seeds are drawn.
+    """
+    names, member = np.unique(np.asarray(draws), return_inverse=True)
+    weights = np.zeros((resamples, len(draws)))
+    slots = random.integers(len(names), size=(resamples, len(names)))
+    for slot in slots.T:
+        for name in range(len(names)):
+            rows, seeds = np.flatnonzero(slot == name), np.flatnonzero(member == name)
+            weights[np.ix_(rows, seeds)] += times_drawn(len(rows), len(seeds), random) / len(seeds) / len(names)
+    return weights
+
+
+def hierarchical(share: Floats, weight: Floats, levels: Floats, seed: int) -> Floats:
+    """Return ``[R, P]`` mean differences of one part under draws of all levels: seeds as in ``levels[R, S]``, clusters.
+
+    ``share[S, C, P]`` and ``weight[S, C, P]`` are those of each seed. A cluster that several seeds have is drawn for all
+    of them together, as they were asked the same questions; so it is for a draw of entities that comes up twice.
+    """
+    random = np.random.default_rng(seed)
+    found = np.empty((len(levels), share.shape[2]))
+    for rows in _blocks(len(levels), share.shape[1]):
+        times = times_drawn(len(found[rows]), share.shape[1], random)
+        by_seed = np.stack(
+            [(times @ own) / np.maximum(times @ size, 1e-12) for own, size in zip(share, weight, strict=True)]
+        )
+        found[rows] = np.einsum("rs,srp->rp", levels[rows], by_seed)
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,6 +126,21 @@ class Spread:
             else:
                 high = middle
         return math.exp(high)
+
+
+def by_draw(figures: Floats, draws: Sequence[int]) -> Floats:
+    """Return ``figures[S, ...]`` as means over the seeds of each draw of entities, ``[D, ...]``; as they are with one draw.
+
+    Seeds that share a draw of several are no independent repetitions. A draw counts by its number of seeds, so that
+    the mean stays the mean over seeds.
+    """
+    names, member = np.unique(np.asarray(draws), return_inverse=True)
+    if len(names) == 1:
+        return figures
+    centre = figures.mean(axis=0)
+    return np.stack([
+        centre + (figures[member == name] - centre).sum(axis=0) * len(names) / len(draws) for name in range(len(names))
+    ])  # fmt: skip
 
 
 def spread_of(by_seed: Floats, centred: Floats, parts: NDArray[np.int64]) -> Spread | None:

@@ -104,7 +104,9 @@ def sheet_of(run: RunFolder, model: str, methods: Sequence[str]) -> sheet.Sheet:
         cell = run.name_of(record)
         rows = [one.correct[one.cells[cell]] for one in tasks]
         values[names.index(record.method), seeds.index(record.seed)] = np.concatenate(rows)
-    return sheet.make_sheet(names, tuple(seeds), tuple(asked), values)
+    return sheet.make_sheet(
+        names, tuple(seeds), tuple(asked), values, sheet.draws_of(kept, seeds), sheet.falling_of(kept)
+    )
 
 
 @lru_cache(maxsize=4)

@@ -7,8 +7,6 @@ the questions of model M and task T, ``given-M-T-S`` what its cells answered und
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kore_bench.inline import in_script, packed
 from kore_bench.results import RunFolder
 
 from .answers import Answers, answers_of
@@ -72,17 +71,6 @@ def browser(run: RunFolder) -> str:
     frame = (resources.files(__package__) / "templates" / "browser.html").read_text(encoding="utf-8")
     said = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f"{frame}{said}\n{blocks.html()}"
-
-
-def in_script(value: Any) -> str:
-    """Return JSON that can stand in a ``<script>`` element: no ``<`` is left to end it or to begin a comment."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def packed(value: Any) -> str:
-    """Return JSON as base64 of gzip, without a time: equal values give equal texts."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
 def _model(

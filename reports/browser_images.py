@@ -79,19 +79,20 @@ def image_folders(run: RunFolder, records: Sequence[Record]) -> Folders:
 
     A record holds the data folder's name, the plan the path that the user gave, which may be relative to where the run
     was started: it is looked for from here and from the folders above the run. The mini world and unpacked archives
-    lie in the cache. A folder that is gone is left out.
+    lie in the cache; where seeds drew entities of their own, there is a world for each. A folder that is gone is left out.
     """
     request = run.plan().get("request") or {}
-    data = next((record.data for record in records if record.data.get("root")), {})
+    data = {str(record.data["root"]): record.data for record in records if record.data.get("root")}
     given, split = str(request.get("data") or ""), str(request.get("split") or "")
     if given == "mini":
         candidates = sorted(cache_folder().glob("mini-world-*"))
     else:
         candidates = [parent / given for parent in (Path(), *run.path.absolute().parents)] if given else []
     places = [candidate / split if split else candidate for candidate in candidates]
-    found = [place for place in places if place.is_dir() and place.resolve().name == data.get("root")]
-    unpacked = [cache_folder() / str(name) for name in data.get("unpacked", ()) if _leads_down(str(name))]
-    return (*found[:1], *(folder for folder in unpacked if folder.is_dir()))
+    found = {place.resolve().name: place for place in reversed(places) if place.is_dir()}
+    names = dict.fromkeys(str(name) for one in data.values() for name in one.get("unpacked", ()))
+    unpacked = [cache_folder() / name for name in names if _leads_down(name)]
+    return (*(found[root] for root in data if root in found), *(folder for folder in unpacked if folder.is_dir()))
 
 
 def inside(folders: Folders, path: str) -> Path | None:

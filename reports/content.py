@@ -14,8 +14,10 @@ from kore_bench.results import RunFolder
 from . import (
     adaptation_table,
     benchmarks_table,
+    comparisons,
     cost_table,
     dimensions_table,
+    essential_table,
     forgetting_table,
     frontier_table,
     knowing_table,
@@ -66,7 +68,7 @@ DATA = "Data, budget and seeds"
 """The heading after which a document says what it rests on."""
 
 _FIGURES = (
-    "tradeoff", "frontier", "dimensions", "why", "learning-rates", "learning-rate-paths", "losses",
+    "tradeoff", "frontier", "dimensions", "lost", "why", "learning-rates", "learning-rate-paths", "losses",
 )  # fmt: skip
 
 
@@ -91,17 +93,22 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
         if lost := failures(summary):
             lines = tuple((metric, f"{reason} ({'; '.join(cells)})") for metric, reason, cells in lost)
             blocks += [Paragraph("Not every task was scored; the same command asks those again:"), Bullets(lines)]
+        if equal := frontier_table.table(run, summary):
+            blocks += [Heading(f"At equal adaptation{where}"), *_shown(figures["frontier"]), equal]
+        if summary.trained:
+            blocks += [Heading(f"Who is better, and how sure{where}"), *_contrasts(run, summary)]
         blocks += [Heading(f"Adaptation and retention{where}"), main_table.table(summary)]
         blocks += [Heading(f"Where it was forgotten{where}"), *_shown(figures["dimensions"])]
         blocks += [dimensions_table.table(summary), *benchmarks_table.tables(summary), *toolkits_table.tables(summary)]
+        blocks += [*_shown(figures["lost"]), *essential_table.tables(summary)]
         blocks += [forgetting_table.table(run, summary), *_shown(figures["why"])]
-        if equal := frontier_table.table(run, summary):
-            blocks += [Heading(f"At equal adaptation{where}"), *_shown(figures["frontier"]), equal]
         blocks += [Heading(f"Knowing or memorising{where}"), knowing_table.table(summary)]
         blocks += [Heading(f"At what cost{where}"), cost_table.table(summary), cost_table.time_table(summary)]
         blocks += [Heading(f"What adaptation is made of{where}"), adaptation_table.table(summary)]
         blocks += [Heading(f"How learning rates were chosen{where}"), _rates(summary)]
         blocks += [*_shown(figures["learning-rates"]), *_shown(figures["learning-rate-paths"])]
+        if rates := frontier_table.rate_table(run, summary):
+            blocks.append(rates)
         if figures["losses"]:
             blocks += [Heading(f"Training loss{where}"), *_shown(figures["losses"])]
     if left := unfinished(run):
@@ -117,6 +124,14 @@ def content(run: RunFolder, folder: Path) -> list[Block]:
         Bullets(_versions(run)),
     ]
     return blocks
+
+
+def _contrasts(run: RunFolder, summary: Summary) -> list[Block]:
+    """Return the comparisons that were named beforehand; all others lie in a table of their own."""
+    found = comparisons.planned_tables(run, summary)
+    others = "Every other comparison is exploratory: tables/comparisons.md."
+    none = "No contrast of methods that finished was named before the run."
+    return [*found, Paragraph(others if found else f"{none} {others}")]
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -186,7 +201,12 @@ def _facts(run: RunFolder, summaries: Sequence[Summary]) -> list[tuple[str, str]
         found.append(
             (
                 f"Data{where}",
-                f"{data.get('root', '')}, {data.get('items', '?')} items to inject, SHA-256 {str(data.get('digest', ''))[:16]}",
+                f"{data.get('root', '')}, {data.get('items', '?')} items to inject, SHA-256 {str(data.get('digest', ''))[:16]}"
+                + (
+                    "; other seeds inject others"
+                    if len({record.data.get("root") for record in rows[0].done}) > 1
+                    else ""
+                ),
             )
         )
         found.append((f"Questions{where}", ", ".join(f"{name} {count}" for name, count in sizes.items())))

@@ -81,7 +81,7 @@ def _line(axes: Axes, line: int, row: Row, norm: TwoSlopeNorm) -> None:
         dark = change is None or abs(float(norm(change)) - 0.5) < 0.33
         axes.text(
             _x(index) + 0.5, line + 0.5, DASH if change is None else signed(change), ha="center", va="center",
-            color=INK if change is None else _DARK if dark else _LIGHT, weight="bold" if name in row.clear else "normal",
+            color=INK if change is None else _DARK if dark else _LIGHT, weight="bold" if name in row.clear and len(row.seeds) > 1 else "normal",
         )  # fmt: skip
 
 
@@ -97,7 +97,9 @@ def _scale(axes: Axes, norm: TwoSlopeNorm) -> None:
 
 def _caption(summary: Summary, rows: list[Row], marked: bool) -> str:
     text = "Accuracy minus the base's, in points" + (", mean over seeds" if len(summary.seeds) > 1 else "")
-    text += f". K.R is the mean of the seven. {CLEAR.format('Bold')}"
+    text += ". K.R is the mean of the seven."
+    if len(summary.seeds) > 1:
+        text += f" {CLEAR.format('Bold')}"
     if marked:
         text += " A dot marks the skills that calibration, Fisher information and replay drew on."
     elif len(summary.seeds) > 1:

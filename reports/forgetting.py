@@ -1,4 +1,4 @@
-"""What the diagnostics say of forgetting, by method: KL, drift, leak, flips, what is left of each skill beyond chance."""
+"""What the diagnostics say of forgetting, by method: KL, drift, leak, flips, what is left of each skill."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from .answers import answers_of
 from .summary import DIMENSIONS, Row, Summary, score_of
 
 KL, DRIFT, LEAK = "forgetting/KL", "forgetting/drift by depth", "forgetting/leak by depth"
+
+
+_ROOM = 5  # points above chance that a base must have, for a skill to be there
 
 
 class Flips(NamedTuple):
@@ -54,22 +57,33 @@ def flips(run: RunFolder, summary: Summary, row: Row) -> Flips | None:
     return Flips(lost, gained, right, wrong)
 
 
-def retained(row: Row) -> dict[str, float]:
-    """Return dimension -> what is left of the base's score beyond chance, in percent: (score - c) / (base - c).
+class Left(NamedTuple):
+    """What is left of the base's score beyond chance, in percent, with its interval."""
 
-    Chance c is what the best constant answer scores. Dimensions in which the base itself is at most 5 points above
-    chance are left out: there is nothing to forget.
+    value: float
+    low: float
+    high: float
+
+
+def left(row: Row, name: str, chance: str = "") -> Left | None:
+    """Return what is left of the base's score of ``name`` beyond chance: (score - c) / (base - c).
+
+    ``chance`` names the measure that gives c (empty: 0). The interval is that of the row's score. None where either
+    is not measured, or the base itself is at most 5 points above chance: there is nothing to forget.
     """
-    found: dict[str, float] = {}
-    base = row.base
-    for name in DIMENSIONS:
-        if base is None or name not in row.scores or name not in base.scores:
-            continue
-        chances = [score.value for record in base.done if (score := score_of(record, f"{name} chance"))]
-        if chances and base.scores[name].value - chances[0] > 5:
-            room = base.scores[name].value - chances[0]
-            found[name] = 100 * (row.scores[name].value - chances[0]) / room
-    return found
+    if row.base is None or name not in row.scores or name not in row.base.scores:
+        return None
+    chances = [score.value for record in row.base.done if (score := score_of(record, chance))] if chance else [0.0]
+    if not chances or row.base.scores[name].value - chances[0] <= _ROOM:
+        return None
+    room, score = row.base.scores[name].value - chances[0], row.scores[name]
+    return Left(*(100 * (value - chances[0]) / room for value in (score.value, score.low, score.high)))
+
+
+def retained(row: Row) -> dict[str, float]:
+    """Return dimension -> what is left of it beyond what the best constant answer scores, in percent (see `left`)."""
+    found = {name: left(row, name, f"{name} chance") for name in DIMENSIONS}
+    return {name: one.value for name, one in found.items() if one}
 
 
 def worst(values: dict[str, float]) -> tuple[str, float] | None:

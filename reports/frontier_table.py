@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kore_bench.measures import hars_exchange
 from kore_bench.report import Report
-from kore_bench.results import FRONTIER, RunFolder, whole_lines
+from kore_bench.results import RunFolder
 
-from .summary import Row, Summary, summarise
+from .curves import Point, at_levels, frontier, known_points, missing, retention_at
+from .summary import Row, Summary, score_of, summarise
 from .tabular import DASH, Cell, Table, data_frame, identity, name_cell, write_table
+from .trials import tuned
 
 LEVELS = tuple(range(10, 100, 10))
 """Levels of K.A, in percent, at which retention is read off."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a frontier: ``scale`` of the change that training made, K.A and K.R as means over seeds."""
-
-    scale: float
-    ka: float
-    kr: float
-
-
-def frontier(run: RunFolder, row: Row) -> list[Point]:
-    """Return a method's points by scale, from the base (0) to the cells as they are (1); fewer where some are missing.
-
-    Empty where no scale between was evaluated. A scale counts where every finished seed has it.
-    """
-    if row.base is None or not row.done or not {"K.A", "K.R"} <= row.scores.keys() & row.base.scores.keys():
-        return []
-    cells = [{line["scale"]: line for line in whole_lines(run.cell(run.name_of(one)) / FRONTIER)} for one in row.done]
-    scales = sorted(set.intersection(*(set(cell) for cell in cells)))
-    if not scales:
-        return []
-
-    def mean(scale: float, measure: str) -> float:
-        return float(np.mean([cell[scale][measure]["value"] for cell in cells]))
-
-    def end(scale: float, of: Row) -> Point:
-        return Point(scale, of.scores["K.A"].value, of.scores["K.R"].value)
-
-    between = [Point(scale, mean(scale, "K.A"), mean(scale, "K.R")) for scale in scales]
-    return [end(0.0, row.base), *between, end(1.0, row)]
-
-
-def retention_at(points: Sequence[Point], level: float) -> float | None:
-    """Return the best K.R on a frontier where K.A is at least ``level``; None where it never gets there.
-
-    Between two points the frontier is a straight line.
-    """
-    found = [point.kr for point in points if point.ka >= level]
-    for one, other in pairwise(points):
-        if min(one.ka, other.ka) < level <= max(one.ka, other.ka):
-            share = (level - one.ka) / (other.ka - one.ka)
-            found.append(one.kr + share * (other.kr - one.kr))
-    return max(found, default=None)
 
 
 def exchange(row: Row) -> float | None:
@@ -80,47 +34,101 @@ def table(run: RunFolder, summary: Summary) -> Table | None:
         return None
     highest = max(point.ka for points in found.values() for point in points)
     levels = [level for level in LEVELS if level <= highest]
-    rows = tuple(
-        (
-            name_cell(row),
-            *(_cell(retention_at(found[row.method], level)) for level in levels),
-            _cell(exchange(row)),
-        )
-        for row in summary.trained
-    )
     return Table(
         title=f"Retention at equal adaptation on {summary.model}",
         header=("Method", *(f"K.A {level}" for level in levels), "HARS rate"),
-        rows=rows,
+        rows=tuple(_cells(run, row, levels) for row in summary.trained),
         notes=(
             (
                 "K.R where K.A is at least the column's figure, on the method's frontier: the cell's change scaled down "
                 "without retraining, straight lines between the points. A dash: it never gets there, or has no frontier."
+                + (" ± is the standard deviation over the seeds' own curves." if len(summary.seeds) > 1 else "")
             ),
+            *sample_note(run, summary),
             "HARS rate: how many points of K.A HARS gives for one point of K.R where the method stands.",
+            *(f"No frontier of {row.method}: {reason}." for row in summary.trained if (reason := missing(row))),
         ),
     )
 
 
-def _cell(value: float | None) -> Cell:
-    return Cell(DASH if value is None else f"{value:.1f}")
+def rate_table(run: RunFolder, summary: Summary) -> Table | None:
+    """Return K.R at every level of K.A along each method's learning-rate curve, None where the run has no trials.
+
+    The trials are those of tuning: the same method trained at several rates and asked of validation items, so that the
+    figures compare with each other and not with the run's own.
+    """
+    found = {
+        one.method: [Point(trial["learning_rate"], trial["K.A"], trial["K.R"]) for trial in one.chosen]
+        for one in tuned(run, summary)
+    }
+    highest = max((point.ka for points in found.values() for point in points), default=0.0)
+    levels = [level for level in LEVELS if level <= highest]
+    if not levels:
+        return None
+    rows = []
+    for method, points in found.items():
+        kept = [retention_at(points, level) for level in levels]
+        rows.append((Cell(method), *(Cell(DASH if value is None else f"{value:.1f}") for value in kept)))
+    return Table(
+        title=f"Retention by level of K.A over learning rates on {summary.model}, validation items",
+        header=("Method", *(f"K.A {level}" for level in levels)),
+        rows=tuple(rows),
+        notes=(
+            "K.R where K.A is at least the column's figure, along the trials of tuning by rate, straight lines between.",
+            "Validation items and questions, one seed: not to be compared with the run's own figures.",
+        ),
+    )
+
+
+def sample_note(run: RunFolder, summary: Summary) -> list[str]:
+    """Return how many questions the points were asked, where it is a sample."""
+    sizes = {
+        (point["K.A"]["n"], point["K.R"]["n"])
+        for row in summary.trained
+        for record in row.done
+        for point in known_points(run, record).values()
+        if (score := score_of(record, "K.R")) and point["K.R"]["n"] < score.n
+    }
+    if not sizes:
+        return []
+    words = " or ".join(f"{ka} of K.A and {kr} of K.R" for ka, kr in sorted(sizes))
+    what = f"a sample of {words} questions, the same for every method"
+    return [f"Points between the ends: {what}, moved by what it leaves out at the ends, which are known on all."]
+
+
+def _cells(run: RunFolder, row: Row, levels: Sequence[int]) -> tuple[Cell, ...]:
+    found, rate = at_levels(run, row, levels), exchange(row)
+    shown = []
+    for level in levels:
+        value, deviation = found.get(level, (None, None))
+        text = DASH if value is None else f"{value:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+        shown.append(Cell(text))
+    return (name_cell(row), *shown, Cell(DASH if rate is None else f"{rate:.1f}"))
 
 
 def _figures(run: RunFolder) -> list[dict[str, object]]:
     lines: list[dict[str, Any]] = []
     for summary in summarise(run):
         for row in summary.trained:
-            points = frontier(run, row)
-            if points:
-                at = {f"K.R at K.A {level}": retention_at(points, level) for level in LEVELS}
-                values = {**at, "HARS rate": exchange(row)}
-                lines.append({**identity(row), **{name: "" if v is None else v for name, v in values.items()}})
+            if not frontier(run, row):
+                continue
+            found, rate = at_levels(run, row, LEVELS), exchange(row)
+            values: dict[str, object] = {}
+            for level in LEVELS:
+                value, deviation = found.get(level, (None, None))
+                values[f"K.R at K.A {level}"] = "" if value is None else value
+                values[f"K.R at K.A {level} sd over seeds"] = "" if deviation is None else deviation
+            lines.append({**identity(row), **values, "HARS rate": "" if rate is None else rate})
     return lines
 
 
 def _build(run: RunFolder, folder: Path) -> list[Path]:
-    tables = [found for summary in summarise(run) if (found := table(run, summary))]
-    return write_table(folder, "frontier", tables, _figures(run)) if tables else []
+    summaries = summarise(run)
+    tables = [found for summary in summaries if (found := table(run, summary))]
+    if not tables:
+        return []
+    rates = [found for summary in summaries if (found := rate_table(run, summary))]
+    return write_table(folder, "frontier", [*tables, *rates], _figures(run))
 
 
 REPORT = Report(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
+from .forgetting import retained, worst
 from .retained import marked, notes
 from .summary import MEASURES, Row, Summary
 from .tabular import DASH, Cell, Table, columns_of, identity, name_cell, score_cell, shorten, signed, table_report
 
 _SHOWN = ("K.A", "K.R", "Avg")
 _SKILLS = ("K.R calibrated", "K.R held-out", "old-facts")
+_LEFT = "Skills left: median, worst"
 
 
 def table(summary: Summary) -> Table:
@@ -20,13 +23,19 @@ def table(summary: Summary) -> Table:
         f"Scores in percent; in small print 95 % intervals {small}. Under K.R calibrated, K.R held-out and old-facts it is "
         f"the change against the base, for the first two on the same skills.{_sizes(summary)}"
     )
-    words = [scores, "Rows trained on plain and on augmented data saw different examples: compare within one kind."]
+    skills = f"{_LEFT}: what is left of a skill beyond chance, in percent of the base's; in small print the worst one."
+    words = [
+        scores,
+        skills,
+        "Rows trained on plain and on augmented data saw different examples: compare within one kind.",
+    ]
     if repeated:
         words.append("The skills of K.R calibrated and K.R held-out rotate with the seed; their spread includes that.")
     return Table(
         title=f"Adaptation and retention on {summary.model}",
         header=(
-            "Method", "Training data", *(marked(summary, name) for name in (*shown, "HARS", *_SKILLS)), "Learning rate"
+            "Method", "Training data", *(marked(summary, name) for name in (*shown, "HARS", *_SKILLS)), _LEFT,
+            "Learning rate",
         ),
         rows=tuple(_cells(row, shown) for row in summary.rows),
         words=frozenset({"Training data"}),
@@ -48,10 +57,18 @@ def figures(summaries: Sequence[Summary]) -> list[dict[str, object]]:
             **columns_of(row, MEASURES),
             "HARS": "" if row.hars is None else row.hars,
             "HARS note": row.hars_note,
+            **_left_columns(row),
         }
         for summary in summaries
         for row in summary.rows
     ]
+
+
+def _left_columns(row: Row) -> dict[str, object]:
+    left = {} if row.reference else retained(row)
+    least = worst(left)
+    values = (median(left.values()), least[1], least[0]) if least else ("",) * 3
+    return dict(zip(("median skill left", "worst skill left", "worst skill"), values, strict=True))
 
 
 def _cells(row: Row, shown: Sequence[str]) -> tuple[Cell, ...]:
@@ -60,8 +77,16 @@ def _cells(row: Row, shown: Sequence[str]) -> tuple[Cell, ...]:
         *(score_cell(row, name) for name in shown),
         _hars_cell(row),
         *(_skill_cell(row, name) for name in _SKILLS),
+        _left_cell(row),
     )
     return (name_cell(row), Cell(row.training_data or DASH), *scores, rate)
+
+
+def _left_cell(row: Row) -> Cell:
+    """Return what is left of the median and of the worst skill, whose name is the note; a mean can hide a lost one."""
+    left = {} if row.reference else retained(row)
+    least = worst(left)
+    return Cell(f"{median(left.values()):.0f}, {least[1]:.0f}", least[0]) if least else Cell(DASH)
 
 
 def _hars_cell(row: Row) -> Cell:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 
+from kore_bench.inline import as_text, policy_hash
 from kore_bench.report import Report
 from kore_bench.results import RunFolder, write_text
 
@@ -26,7 +26,6 @@ _SCRIPTS = ("data", "state", "filters", "list", "question", "browser", "tables")
 _MARKS = {"": "{}", "best": "<b>{}</b>", "next": '<b class="next">{}</b>', "aside": "<i>{}</i>"}
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
 _FIGURE = re.compile(r"([+\N{MINUS SIGN}-]?\d[\d\s,]*(?:\.\d+)?(?:e[+-]?\d+)?)\s*(k|M|G|MiB|GiB)?(?![\w.])")
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def render(block: Block) -> str:
@@ -73,8 +72,8 @@ def build(run: RunFolder, folder: Path) -> list[Path]:
         lead=_text(_lead(run)),
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
         contents="\n".join(f'<li><a href="#{_anchor(text)}">{_text(text)}</a></li>' for text in titles),
         body="\n".join(body),
     )
@@ -102,11 +101,6 @@ def _script() -> str:
     return f'(() => {{\n"use strict";\n{parts}\nstartTables();\nstartBrowser();\n}})();\n'
 
 
-def _hash(text: str) -> str:
-    """Return what a content-security policy calls this inline script or style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 def _lead(run: RunFolder) -> str:
     plan = run.plan()
     parts = [
@@ -119,7 +113,7 @@ def _lead(run: RunFolder) -> str:
 
 def _text(text: str) -> str:
     """Return escaped text: percent signs stay with their figures, marks that turn the direction of text are shown."""
-    return _BIDI.sub(lambda mark: f"[U+{ord(mark[0]):04X}]", escape(text)).replace(" %", "&nbsp;%")
+    return as_text(text).replace(" %", "&nbsp;%")
 
 
 def _anchor(text: str) -> str:
@@ -145,7 +139,7 @@ def _table(table: Table) -> str:
     )
     notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
     return (
-        f'<div class="scroll" tabindex="0"><table class="sortable"><caption>{_text(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll" tabindex="0"><table class="sortable"><caption><span>{_text(table.title)}</span></caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>{notes}"
     )
 

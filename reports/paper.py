@@ -51,7 +51,7 @@ def counterparts(run: RunFolder, summary: Summary) -> dict[str, PaperRow]:
     if data_of(run) == "mini":
         return {}
     scored = [outcomes(summary)[name].metric for name in summary.benchmarks]
-    found = {row.method: _counterpart(row) for row in summary.rows if row.done}
+    found = {row.method: counterpart(row, row.model) for row in summary.rows if row.done}
     return {method: _over(paper, scored) for method, paper in found.items() if paper}
 
 
@@ -76,9 +76,9 @@ def data_of(run: RunFolder) -> str:
     return str(run.plan().get("request", {}).get("data", "mini"))
 
 
-def _counterpart(row: Row) -> PaperRow | None:
-    """Return the paper's main row for a method as it comes, or the row of the setting that was changed, if it has it."""
-    own = [found for found in paper_rows() if (found.model, found.method) == (row.model, method_of(row.method))]
+def counterpart(row: Row, model: str) -> PaperRow | None:
+    """Return the paper's main row of ``model`` for a method as it comes, or the row of the setting that was changed, if it has it."""
+    own = [found for found in paper_rows() if (found.model, found.method) == (model, method_of(row.method))]
     settings = _settings(row)
     if not settings:
         return own[0] if own else None

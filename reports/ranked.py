@@ -138,11 +138,13 @@ def ranks(summary: Summary, measure: str) -> dict[str, int]:
     """Return method -> place by ``measure`` among the trained methods, 1 the highest.
 
     Figures that are equal as shown share a place, and the next lower one takes the next place. References have none,
-    nor has any method where there are not two different figures.
+    nor has any method where there are not two different figures, or where one has been trained on a single seed: how far
+    its figure would move with another is unknown.
     """
-    shown = {
-        row.method: round(value, DECIMALS) for row in summary.trained if (value := _value(row, measure)) is not None
-    }
+    rows = [row for row in summary.trained if _value(row, measure) is not None]
+    if any(len(row.seeds) < 2 for row in rows):
+        return {}
+    shown = {row.method: round(value, DECIMALS) for row in rows if (value := _value(row, measure)) is not None}
     order = sorted(set(shown.values()), reverse=True)
     return {method: order.index(value) + 1 for method, value in shown.items()} if len(order) > 1 else {}
 
@@ -207,8 +209,9 @@ def _notes(summary: Summary, columns: Sequence[str], style: TableStyle) -> Itera
     if not {"K.R", *BENCHMARKS} & {*columns}:
         yield from left_out(summary)
     if any(ranks(summary, name) for name in columns):
-        claim = "" if seeds > 1 else ", though one seed carries no ranking"
-        yield f"The highest figure of trained methods is bold and the next underlined{claim}."
+        yield "The highest figure of trained methods is bold and the next underlined."
+    elif single := [row.method for row in summary.trained if len(row.seeds) < 2]:
+        yield f"No figure is set off: one seed carries no ranking ({', '.join(single) if seeds > 1 else 'of any method'})."
     if augmented := [row.method for row in summary.trained if row.training_data == "augmented"]:
         yield f"Trained on augmented data: {', '.join(augmented)}; compare them with each other."
     if "HARS" in columns and any(row.hars is None for row in summary.trained):

@@ -68,7 +68,7 @@ def notes(summary: Summary, measures: Sequence[str]) -> Iterator[str]:
     for judge, graded in judges.items():
         yield f"{GRADED} Graded by {judge}: {_join(graded)}."
     for name in tasks:
-        for note, methods in _remarks(summary, name).items():
+        for note, methods in remarks(summary, name).items():
             yield f"{known[name].metric}: {shorten(note, _LONGEST)}{methods}."
 
 
@@ -99,7 +99,7 @@ def failures(summary: Summary) -> list[tuple[str, str, list[str]]]:
     return [(metric, reason, cells) for (metric, reason), cells in found.items()]
 
 
-def _remarks(summary: Summary, task: str) -> dict[str, str]:
+def remarks(summary: Summary, task: str) -> dict[str, str]:
     """Return what records say of a task, and of which methods in parentheses; of no one where it is of all."""
     records = [record for record in _records(summary) if task in record.tasks]
     found: dict[str, list[str]] = {}

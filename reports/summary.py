@@ -32,14 +32,19 @@ BENCHMARKS = {
 """Dimension -> the paper's benchmarks of it; a task may give scores of these names."""
 
 TASKS = {
-    **dict.fromkeys(("K.A", "CEM", "F1", "CEM repaired", "unreachable"), "adaptation"),
+    **dict.fromkeys(("K.A", "CEM", "F1", "CEM repaired", "unreachable", "K.A asked", "K.A text only"), "adaptation"),
     **dict.fromkeys(("K.R calibrated", "K.R held-out", "K.R tolerant"), "retention"),
     "old-facts": "old-facts",
     **dict.fromkeys(("paraphrase", "in every wording"), "paraphrase"),
     **dict.fromkeys(("portability", "portability by-name", "portability naming", "portability hop"), "portability"),
     **dict.fromkeys(("image-necessity", "right image", "swapped image", "blank image"), "image-necessity"),
     **dict.fromkeys(("spill-over", "spill-over of any value"), "spill-over"),
-    **{f"{name} chance": "retention" for name in DIMENSIONS},
+    **{f"{name} {kind}": "retention" for name in DIMENSIONS for kind in ("chance", "tolerant")},
+    **{
+        f"{name} by likelihood{chance}": "likelihood"
+        for name in ("K.R", *DIMENSIONS, "old-facts")
+        for chance in ("", " chance")
+    },
 }
 """Which task gives which measure of a summary, where several have one of the name; K.R is the benchmarks', if any."""
 
@@ -48,13 +53,17 @@ MEASURES = (
     "CEM",
     "F1",
     "CEM repaired",
+    "K.A asked",
+    "K.A text only",
     "K.R",
     "K.R without judge",
     "K.R calibrated",
     "K.R held-out",
     "K.R tolerant",
     "Avg",
+    "K.R by likelihood",
     "old-facts",
+    "old-facts by likelihood",
     *DIMENSIONS,
     "paraphrase",
     "in every wording",
@@ -71,7 +80,7 @@ MEASURES = (
 )
 """Every measure that a summary holds where the records give it; Avg is computed here."""
 
-_PHASES = ("load", "data", "measure", "adapt", "train", "save", "evaluate")
+_PHASES = ("load", "data", "measure", "adapt", "train", "save", "evaluate", "recover")
 
 
 @dataclass(frozen=True)

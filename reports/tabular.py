@@ -71,7 +71,8 @@ def table_report(
         lines = figures(summarise(run))
         if shown and not full:
             lines = [{key: value for key, value in line.items() if key in (*_IDENTITY, *shown)} for line in lines]
-        return data_frame(lines, full).set_index("method")
+        found = data_frame(lines, full)
+        return found.set_index("method") if lines else found
 
     return Report(name=name, title=title, kind="table", build=build, frame=frame)
 

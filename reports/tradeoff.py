@@ -28,7 +28,7 @@ def draw(run: RunFolder, summary: Summary) -> Picture | None:
     _limits(axes, drawn, ceiling)
     for row in drawn:
         _point(axes, row)
-    front = pareto(rows)
+    front = pareto(rows) if all(len(row.seeds) > 1 for row in rows) else []  # it sets methods before others
     axes.plot(
         [row.scores["K.A"].value for row in front],
         [row.scores["K.R"].value for row in front],
@@ -123,7 +123,8 @@ def _caption(summary: Summary, rows: list[Row], base: Row | None, ceiling: Row |
     text = "Upper right is better. Bars are 95 % intervals " + (
         "over seeds (bootstrap for rows that train nothing)." if several else "by bootstrap, from one seed."
     )
-    text += f" The Pareto front joins the methods that no other beats on both figures: {', '.join(r.method for r in front)}."
+    if front:
+        text += f" The Pareto front joins the methods that no other beats on both figures: {', '.join(r.method for r in front)}."
     if ceiling:
         text += " In-context reads the paragraph with each question: what reading gives, not a method."
     if base is None:

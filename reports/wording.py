@@ -55,7 +55,7 @@ def reading(summary: Summary) -> list[str]:
         _forgot(summary, rows),
         *_old_facts(summary, rows),
         *_seen(rows),
-        _both(summary, rows),
+        _both(rows),
     ]
     return [*parts, *_controls(rows), _cost(rows)]
 
@@ -138,7 +138,9 @@ def _seen(rows: Sequence[Row]) -> list[str]:
     return [text + (f" Methods that read no old samples, for comparison: {both(others)}." if others else "")]
 
 
-def _both(summary: Summary, rows: Sequence[Row]) -> str:
+def _both(rows: Sequence[Row]) -> str:
+    if any(len(row.seeds) < 2 for row in rows):
+        return "Both at once. No method is put before another: it takes several seeds of each."
     text = "Both at once. On the Pareto front of K.A and K.R (point estimates) "
     front = pareto(rows)
     text += f"stand{'s' if len(front) == 1 else ''} {_join([row.method for row in front])}."
@@ -149,7 +151,7 @@ def _both(summary: Summary, rows: Sequence[Row]) -> str:
         level = [row.method for row in group if row is not best and not apart(row.scores["Avg"], best.scores["Avg"])]
         text += f" {kind}, the highest Avg is {best.method}'s, {_value(best, 'Avg')}"
         text += f"; its interval overlaps those of {_join(level)}." if level else "; its interval overlaps no other's."
-    return text + ("" if len(summary.seeds) > 1 else " With one seed this is a description, not a ranking.")
+    return text
 
 
 def _controls(rows: Sequence[Row]) -> list[str]:

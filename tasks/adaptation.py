@@ -11,6 +11,8 @@ from kore_bench.examples import PROBES, Knowledge, Question
 from kore_bench.measures import Score, bootstrap, cem, f1, ka, reachable, repaired_cem
 from kore_bench.task import Card, Task, groups
 
+ASKED, TEXT_ONLY = "K.A asked", "K.A text only"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactTask(Task):
@@ -19,13 +21,6 @@ class FactTask(Task):
     def correct(self, question: Question, prediction: str) -> float:
         """Return (CEM + F1) / 2 of one answer, from 0 to 1."""
         return ka(cem(prediction, question.answer), f1(prediction, question.answer))
-
-    def without_probe(self, knowledge: Knowledge, *probes: str) -> str | None:
-        """Return the reason to skip a task whose ``probes`` the data lack, None where there is one of them."""
-        if any(map(knowledge.probes.get, probes)):
-            return None
-        asks = "; ".join(f"{probe}: {PROBES[probe]}" for probe in probes)
-        return f"{self.card.name} is not available: {knowledge.root} has no probes.jsonl with such questions ({asks})"
 
     def score(
         self, questions: Sequence[Question], predictions: Sequence[str], *, seen_skills: frozenset[str] = frozenset()
@@ -57,7 +52,33 @@ class FactTask(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptation(FactTask):
+class InjectedTask(FactTask):
+    """Asks about what is injected, so that there is a paragraph that the in-context reference can read first."""
+
+    def prompt(self, question: Question, *, in_context: bool = False) -> str:
+        """Return the question; with ``in_context``, the item's paragraph and a newline stand before it.
+
+        Raises ``UserError`` where the in-context reference has no paragraph to read.
+        """
+        if not in_context:
+            return question.text
+        if not question.context:
+            raise UserError(
+                f"Question {question.id!r} names no injected item, so the in-context reference has no paragraph "
+                f"to read: give 'item' in evoke_evaluation_data.jsonl or leave in-context out."
+            )
+        return f"{question.context}\n{question.text}"
+
+    def without_probe(self, knowledge: Knowledge, *probes: str) -> str | None:
+        """Return the reason to skip a task whose ``probes`` the data lack, None where there is one of them."""
+        if any(map(knowledge.probes.get, probes)):
+            return None
+        asks = "; ".join(f"{probe}: {PROBES[probe]}" for probe in probes)
+        return f"{self.card.name} is not available: {knowledge.root} has no probes.jsonl with such questions ({asks})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation(InjectedTask):
     """Asks about the injected items on images and in words that nothing was trained on."""
 
     card: ClassVar[Card] = Card(
@@ -73,19 +94,20 @@ class Adaptation(FactTask):
         """Return the evaluation questions of the knowledge folder."""
         return knowledge.questions
 
-    def prompt(self, question: Question, *, in_context: bool = False) -> str:
-        """Return the question; with ``in_context``, the item's paragraph and a newline stand before it.
+    def score(
+        self, questions: Sequence[Question], predictions: Sequence[str], *, seen_skills: frozenset[str] = frozenset()
+    ) -> dict[str, Score]:
+        """Return a fact task's scores, and K.A of what training asks for and of what stood in its texts alone.
 
-        Raises ``UserError`` where the in-context reference has no paragraph to read.
+        Either is left out where there is none of its questions, and both where it is not known (`Question.asked`).
         """
-        if not in_context:
-            return question.text
-        if not question.context:
-            raise UserError(
-                f"Question {question.id!r} names no injected item, so the in-context reference has no paragraph "
-                f"to read: give 'item' in evoke_evaluation_data.jsonl or leave in-context out."
-            )
-        return f"{question.context}\n{question.text}"
+        scores = super().score(questions, predictions)
+        for name, asked in ((ASKED, True), (TEXT_ONLY, False)):
+            rows = [row for row, question in enumerate(questions) if question.asked is asked]
+            if rows:
+                right = [self.correct(questions[row], predictions[row]) for row in rows]
+                scores[name] = bootstrap(right, groups([questions[row] for row in rows]))
+        return scores
 
 
 TASK: Task = Adaptation()

@@ -12,14 +12,14 @@ from kore_bench.examples import Knowledge, Question
 from kore_bench.measures import Score, bootstrap, paired_difference
 from kore_bench.task import Card, groups
 
-from .adaptation import FactTask
+from .adaptation import InjectedTask
 
 _RIGHT, _SWAPPED, _BLANK = "right image", "swapped image", "blank image"
 _GREY, _PIXELS = 128, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNecessity(FactTask):
+class ImageNecessity(InjectedTask):
     """Asks every evaluation question thrice: with its image, with another item's, and with a blank one.
 
     The headline figure is what the swap costs, in points of (CEM + F1) / 2: near 0 for a model that never looks,

@@ -10,11 +10,11 @@ from kore_bench.examples import Knowledge, Question
 from kore_bench.measures import Score, bootstrap
 from kore_bench.task import Card
 
-from .adaptation import FactTask
+from .adaptation import InjectedTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paraphrase(FactTask):
+class Paraphrase(InjectedTask):
     """Asks each fact in several wordings; the headline figure is that of adaptation, over all of them."""
 
     card: ClassVar[Card] = Card(
@@ -43,8 +43,11 @@ class Paraphrase(FactTask):
         """
         worst: dict[str, tuple[float, str]] = {}
         for question, prediction in zip(questions, predictions, strict=True):
-            fact, right = question.fact or question.id, self.correct(question, prediction)
-            worst[fact] = min(worst.get(fact, (1.0, "")), (right, question.group or question.id))
+            fact, found = (
+                question.fact or question.id,
+                (self.correct(question, prediction), question.group or question.id),
+            )
+            worst[fact] = min(worst.get(fact, found), found)
         rights, entities = zip(*worst.values(), strict=True)
         return super().score(questions, predictions) | {"in every wording": bootstrap(rights, entities)}
 

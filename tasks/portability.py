@@ -10,13 +10,13 @@ from kore_bench.examples import Knowledge, Question
 from kore_bench.measures import Score, bootstrap, bootstrap_mean_of_means
 from kore_bench.task import Card, groups
 
-from .adaptation import FactTask
+from .adaptation import InjectedTask
 
 WAYS = ("by-name", "naming", "hop")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portability(FactTask):
+class Portability(InjectedTask):
     """Asks in ways that no training asked; the headline figure is the mean over the ways that the data hold."""
 
     card: ClassVar[Card] = Card(

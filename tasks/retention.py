@@ -81,9 +81,13 @@ class Retention(Task):
 
         "K.R calibrated" averages the dimensions in ``seen_skills``, "K.R held-out" the others; either is left out
         where it has no dimension, and both where ``seen_skills`` is empty, as nothing was then calibrated.
-        "K.R tolerant" counts every answer that covers the gold one (CEM): what K.R lacks against it is form, not knowledge.
+        "K.R tolerant", and each dimension's, counts every answer that covers the gold one (CEM): what K.R lacks against
+        it is form, not knowledge.
         """
         parts: dict[str, list[float]] = {}
+        clusters: dict[str, list[str]] = {}
+        for question, cluster in zip(questions, groups(questions), strict=True):
+            clusters.setdefault(question.type, []).append(cluster)
         for question, prediction in zip(questions, predictions, strict=True):
             parts.setdefault(question.type, []).append(self.correct(question, prediction))
         present = [dimension for dimension in DIMENSIONS if dimension in parts]
@@ -93,14 +97,15 @@ class Retention(Task):
             means["K.R calibrated"] = [dimension for dimension in present if dimension in seen_skills]
             means["K.R held-out"] = [dimension for dimension in present if dimension not in seen_skills]
         scores = {
-            name: bootstrap_mean_of_means({dimension: parts[dimension] for dimension in dimensions})
+            name: bootstrap_mean_of_means({dimension: parts[dimension] for dimension in dimensions}, clusters)
             for name, dimensions in means.items()
             if dimensions
         }
         tolerant: dict[str, list[float]] = {}
         for question, prediction in zip(questions, predictions, strict=True):
             tolerant.setdefault(question.type, []).append(cem(prediction, question.answer))
-        scores["K.R tolerant"] = bootstrap_mean_of_means(tolerant)
+        scores["K.R tolerant"] = bootstrap_mean_of_means(tolerant, clusters)
+        scores |= {f"{name} tolerant": bootstrap_mean_of_means({name: tolerant[name]}, clusters) for name in present}
         return scores | {f"{dimension} chance": chance(questions, dimension) for dimension in present}
 
 

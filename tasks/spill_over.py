@@ -10,11 +10,11 @@ from kore_bench.examples import Knowledge, Question
 from kore_bench.measures import Score, bootstrap, cem
 from kore_bench.task import Card, groups
 
-from .adaptation import FactTask
+from .adaptation import InjectedTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpillOver(FactTask):
+class SpillOver(InjectedTask):
     """Asks about look-alikes; an answer counts where it covers the injected value of the item that they resemble."""
 
     card: ClassVar[Card] = Card(

@@ -96,7 +96,8 @@ def test_a_fact_counts_as_its_worst_wording(knowledge: Knowledge) -> None:
     assert half["paraphrase"].value == 50
     assert half["in every wording"].value == 0
     assert half["in every wording"].n == len(first) == len(questions) / 2
-    assert ask("paraphrase", knowledge, gold)["in every wording"].value == 100
+    every = ask("paraphrase", knowledge, gold)["in every wording"]
+    assert (every.low, every.value, every.high) == (100, 100, 100)  # over entities, all of which agree
 
 
 def test_ways_weigh_equally_in_portability_however_many_questions_they_have(knowledge: Knowledge) -> None:
@@ -128,6 +129,44 @@ def test_without_probes_a_measure_is_not_available_and_says_what_would_be_asked(
     assert "probes.jsonl" in reason
 
 
+def with_hops(knowledge: Knowledge) -> Knowledge:
+    """Return the world with a made-up question of what follows from each item's first fact."""
+    hops = tuple(
+        replace(question, id=f"hop-{question.id}", images=(), text="Which sea is its home by?", answer=f"sea {number}")
+        for number, question in enumerate(knowledge.questions[::5])
+    )
+    return replace(knowledge, probes={**knowledge.probes, "hop": hops})
+
+
+def test_a_hop_is_a_third_way_and_is_scored_by_its_own_answer(knowledge: Knowledge) -> None:
+    hops = with_hops(knowledge)
+    right = ask("portability", hops, gold)
+    assert (right["portability"].value, right["portability hop"].value) == (100, 100)
+    assert right["portability hop"].n == len(knowledge.items)
+    alone = ask("portability", hops, lambda question: gold(question) if question.type == "hop" else "zzz")
+    assert alone["portability"].value == pytest.approx(100 / 3)
+    knows = {question.group: question.answer for question in knowledge.questions[::5]}
+    stops = ask("portability", hops, lambda question: knows[question.group])  # at the injected value, one hop short
+    assert stops["portability hop"].value == 0
+    constant = ask("portability", hops, lambda question: "sea 3")["portability hop"]
+    assert constant.value < 100 / 2 + 1  # F1 gives half of the two words
+    assert "portability hop" not in ask("portability", knowledge, gold)
+
+
+@pytest.mark.parametrize("name", ["adaptation", "paraphrase", "portability", "image-necessity", "spill-over"])
+def test_in_context_reads_the_paragraph_before_every_question_about_what_is_injected(
+    knowledge: Knowledge, name: str
+) -> None:
+    task = REGISTRY.find("tasks", name)
+    texts = {item.id: item.text for item in knowledge.items}
+    for question in task.questions(with_hops(knowledge)):
+        assert task.prompt(question, in_context=True) == f"{texts[question.group]}\n{question.text}"
+        assert task.prompt(question) == question.text
+    lost = replace(task.questions(knowledge)[0], context="")
+    with pytest.raises(UserError, match=rf"Question '{lost.id.split(' ')[0]}.*names no injected item"):
+        task.prompt(lost, in_context=True)
+
+
 def test_probes_are_written_and_read_again(knowledge: Knowledge, tmp_path: Path) -> None:
     again = read_knowledge(write_knowledge(knowledge, tmp_path / "copy"))
     assert {sort: len(questions) for sort, questions in again.probes.items()} == {
@@ -152,18 +191,15 @@ def test_an_unknown_sort_of_probe_is_named_with_the_nearest(world: Path, tmp_pat
 def test_look_alikes_differ_by_one_shape_and_are_no_entity_of_the_world() -> None:
     from random import Random
 
-    from kore_bench.mini.probes import look_alike
+    from kore_bench.mini.probes import look_alike, shapes_of
     from kore_bench.mini.world import cast
 
     rng = Random(0)
-    known = {
-        tuple(symbol.name for symbol in other.symbols)
-        for part in (cast().old, cast().main, cast().validation)
-        for other in part
-    }
+    known = {shapes_of(other) for part in (cast().old, cast().main, cast().validation) for other in part}
     for entity in cast().main:
-        twin = look_alike(entity, rng)
+        twin = look_alike(entity, known, rng)
+        assert twin is not None
         pairs = list(zip(entity.symbols, twin.symbols, strict=True))
         assert sum(one != other for one, other in pairs) == 1
         assert all((one.color, one.tint) == (other.color, other.tint) for one, other in pairs)
-        assert tuple(symbol.name for symbol in twin.symbols) not in known
+        assert shapes_of(twin) not in known
