@@ -22,8 +22,9 @@ from peft.tuners.lora.corda import preprocess_corda
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kore_bench.methods.kore.null_space import excess, init_factors, null_basis
+from kore_bench.methods.kore.null_space import excess, null_basis
 from kore_bench.statistics import Inputs, collect
+from kore_bench.subspace import factors_within
 
 R = TypeVar("R")
 Factors = dict[str, Tensor]
@@ -55,7 +56,7 @@ class Side:
 
         def reduce(inputs: Inputs) -> Factors:
             basis = null_basis(inputs.covariance, self.rank, eps=inputs.eps)
-            return {name: init_factors(self.layers[name].weight, basis)[0].float() for name in inputs.names}
+            return {name: factors_within(self.layers[name].weight, basis.vectors)[0].float() for name in inputs.names}
 
         return {name: found[name] for name, found in self.collect(reduce).items()}
 

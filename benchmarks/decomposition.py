@@ -19,7 +19,8 @@ from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import collect_eigens_for_layer
 from torch import Tensor, nn
 
-from kore_bench.methods.kore.null_space import excess, init_factors, null_basis
+from kore_bench.methods.kore.null_space import excess, null_basis
+from kore_bench.subspace import factors_within
 
 
 def published(covariance: Tensor, weight: Tensor, rank: int) -> Tensor:
@@ -41,7 +42,7 @@ def corda(covariance: Tensor, weight: Tensor, rank: int) -> Tensor:
 
 def ours(covariance: Tensor, weight: Tensor, rank: int) -> Tensor:
     """Return the harness's A, in the dtype of the weight."""
-    return init_factors(weight, null_basis(covariance, rank))[0].to(weight.dtype)
+    return factors_within(weight, null_basis(covariance, rank).vectors)[0].to(weight.dtype)
 
 
 def interleaved(sides: Mapping[str, Callable[[], Tensor]], rounds: int) -> dict[str, tuple[float, Tensor]]:

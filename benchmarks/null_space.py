@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from kore_bench.methods.kore.null_space import EPS64, init_factors, null_basis
+from kore_bench.methods.kore.null_space import EPS64, null_basis
 from kore_bench.statistics import Counting, Gram
+from kore_bench.subspace import factors_within
 
 CHUNK = 4096
 INPUTS = {
@@ -169,7 +170,7 @@ def compare(kind: str, options: argparse.Namespace) -> None:
         ratio = (sum_time + solve_time) / first
         print(f"{name:34}{truth.excess(vectors):12.4f}{sum_time:10.2f}{solve_time:10.2f}{ratio:7.2f}x", flush=True)
     weight = torch.randn(options.n, options.n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    a, _ = init_factors(weight, basis)
+    a, _ = factors_within(weight, basis)
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         name = f"ours, A as used in {str(dtype).removeprefix('torch.')}"
         print(f"{name:34}{truth.excess(a.to(dtype).T):12.4f}", flush=True)

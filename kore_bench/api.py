@@ -11,10 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from kore_bench.bench import Rerun, execute, prepare, workload
+from kore_bench.bench import Rerun, check_name, execute, prepare, workload
+from kore_bench.contrasts import DEFAULT_CONTRASTS
 from kore_bench.errors import UserError, nearest
 from kore_bench.launch import Launch
 from kore_bench.plan import DEFAULT_METHODS, DEFAULT_TASKS, MINI, Request, model_name
+from kore_bench.plan_arguments import with_plan
 from kore_bench.registry import Registry
 from kore_bench.report import Report, build_all, ensure_records
 from kore_bench.results import Record, RunFolder
@@ -30,9 +32,11 @@ Names = str | Sequence[str]
 _HEADLINES = ("K.A", "K.R", "old-facts")
 
 
+@with_plan
 def run(
     methods: Names = DEFAULT_METHODS,
     *,
+    plan: str = "",
     model: str = "mini-llava",
     data: str | Path = MINI,
     tasks: Names = DEFAULT_TASKS,
@@ -52,16 +56,22 @@ def run(
     offline: bool = False,
     judge: str = "",
     judge_url: str = "",
+    llm: str = "",
+    base_url: str = "",
+    contrasts: Names = DEFAULT_CONTRASTS,
+    frontier: Sequence[float] = (0.5, 0.75),
     quiet: bool = False,
 ) -> Run:
     """Run methods on a model, beside the untouched base, and return the run; what is done already is not run again.
 
-    The arguments are the options of `kore-bench run` and give the same cells: ``seeds`` is a number of seeds or the
+    The arguments are the options of `kore-bench run` and give the same cells: ``plan`` is a plan's name or file, whose
+    options count where an argument is not given, ``seeds`` is a number of seeds or the
     seeds themselves, ``settings`` maps ``name.field`` to a value (``{"train.steps": 480}``), ``sweeps``
     to several, a row each (``{"kore-null.rank": [8, 16]}``), ``jobs`` is how many cells
     run at once (0: as many as the machine carries), ``strategy`` is ``ddp`` or ``fsdp2``. ``limit`` is the number of questions a task (0: all), ``offline``
     forbids downloads until the process ends, ``judge`` and ``judge_url`` name the model that grades judged tasks, whose
-    key is read from the environment. ``quiet`` prints nothing. A method that fails is a failed cell and raises nothing:
+    key is read from the environment; so is that of ``llm`` at ``base_url``, which generators write with. ``contrasts`` are the pairs that the run is to tell (``kore/lora``; none: all
+    comparisons are exploratory), ``frontier`` the parts of its change at which each cell is evaluated too (none: no curve). ``quiet`` prints nothing. A method that fails is a failed cell and raises nothing:
     it shows in the run and stands in ``failed``, as does a cell of which a task failed. No page is written: see
     `Run.report`.
 
@@ -88,15 +98,19 @@ def run(
         offline=offline,
         judge=judge,
         judge_url=judge_url,
+        llm=llm,
+        base_url=base_url,
+        contrasts=_names(contrasts),
+        frontier=tuple(frontier),
     )
-    folder = Path(runs) / (name or model_name(request))
+    folder = Path(runs) / (check_name(name) if name else model_name(request))
     # tqdm, which transformers imports and this package does not use, misses widgets in a notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    plan, cells = prepare(request, folder)
-    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, launch=launch)
+    planned, cells = prepare(request, folder)
+    todo, jobs = workload(planned, folder, cells, rerun=rerun, jobs=jobs, launch=launch)
     console = Console(quiet=quiet, highlight=False)
     with Listener(console, RunFolder(folder), cells, todo) as listen:
-        execute(plan, cells, folder, jobs=jobs, rerun=rerun, listen=listen, launch=launch)
+        execute(planned, cells, folder, jobs=jobs, rerun=rerun, listen=listen, launch=launch)
     return Run(folder, tuple(map(Path, plugins)))
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from kore_bench.calibration import draws
 from kore_bench.card import TrainSettings
 from kore_bench.engines import Event, run_cells
 from kore_bench.errors import UserError
-from kore_bench.grid import Cell, list_cells, versions
+from kore_bench.generators.chosen import check_ready
+from kore_bench.grid import Cell, judged, list_cells, versions
 from kore_bench.integrity import whole
 from kore_bench.launch import ALONE, Launch
 from kore_bench.offline import go_offline
@@ -27,7 +28,7 @@ from kore_bench.results import CHECKPOINTS, FORMAT, RunFolder, needs_checkpoint,
 
 Rerun = Literal["never", "failed", "always"]
 
-_FREE = ("methods", "seeds", "plugins", "offline", "judge_url")
+_FREE = ("methods", "seeds", "frontier", "plugins", "offline", "judge_url", "base_url")
 """What may change when a run goes on: which cells it has, and how things are got."""
 
 
@@ -43,10 +44,18 @@ def prepare(request: Request, folder: Path) -> tuple[Plan, list[Cell]]:
     return plan, list_cells(plan, knowledge, draws(plan))
 
 
+def check_name(name: str) -> str:
+    """Return the name of a run; raises UserError for one that is no plain name of a folder."""
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise UserError(f"--name {name} must be a plain name, such as rank64: --runs says where its folder lies")
+    return name
+
+
 def check_same_run(run: RunFolder, plan: Plan) -> None:
     """Raise UserError where ``run`` was made under another plan; only methods and seeds may be added to a run.
 
-    An option that the run's version did not have counts as its default, which says what that version did.
+    A judge may be named later, see `adopt`. An option that the run's version did not have counts as its default, which
+    says what that version did.
     """
     old = run.plan()
     new = describe(plan)
@@ -54,7 +63,7 @@ def check_same_run(run: RunFolder, plan: Plan) -> None:
     for part in ("request", "train", "old"):
         before = _deciding(standard[part] | dict(old.get(part) or {}))
         for name, now in _deciding(new[part]).items():
-            if before[name] != now:
+            if before[name] != now and (name != "judge" or before[name]):
                 raise UserError(
                     f"{run.path} is a run with {name} {before[name]!r}, not {now!r}: give this one another --name"
                 )
@@ -64,8 +73,28 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those settings of a plan that its cells share and that decide a result."""
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     if "settings" in kept:
-        kept["settings"] = [text for text in kept["settings"] if not text.startswith("judge.")]
+        kept["settings"] = [text for text in kept["settings"] if not text.startswith(("judge.", "generator."))]
     return kept
+
+
+def adopt(run: RunFolder, plan: Plan, cells: Sequence[Cell]) -> None:
+    """Take over what a run without a judge has done, now that there is one: only the skipped judged tasks are lacking.
+
+    They stand as failed in the record, so that they are asked in this call or in the next one.
+    """
+    graded = {task.card.name for task in plan.tasks if judged(task)}
+    for cell in cells:
+        record = whole(run, cell.unjudged) if cell.unjudged else None
+        if record is None or record.status != "done" or run.read(cell.name):
+            continue
+        asked = {
+            name: replace(outcome, status="failed", reason="skipped when there was no judge, and not asked since")
+            for name, outcome in record.tasks.items()
+            if name in graded and outcome.status == "skipped"
+        }
+        run.write(cell.unjudged, replace(record, key=cell.key, tasks={**record.tasks, **asked}))
+        shutil.rmtree(run.cell(cell.name), ignore_errors=True)
+        run.cell(cell.unjudged).rename(run.cell(cell.name))
 
 
 def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
@@ -84,15 +113,26 @@ def pending(run: RunFolder, cells: Sequence[Cell], rerun: Rerun) -> list[Cell]:
 
 
 def workload(
-    plan: Plan, folder: Path, cells: Sequence[Cell], *, rerun: Rerun, jobs: int, launch: Launch = ALONE
+    plan: Plan,
+    folder: Path,
+    cells: Sequence[Cell],
+    *,
+    rerun: Rerun,
+    jobs: int,
+    launch: Launch = ALONE,
+    here: bool = True,
 ) -> tuple[list[Cell], int]:
     """Return the cells still to run, and how many at once (``jobs``; 0: as many as the machine carries).
 
-    Raises UserError where the GPUs do not suffice (see `check_gpus`) or cells cannot be launched so (`Launch.check`).
+    Raises UserError where what a generator of theirs writes with is not there, where cells cannot be launched so
+    (`Launch.check`, `check_share`), or where they are to run ``here`` and the GPUs do not suffice (`check_gpus`).
     """
     todo = pending(RunFolder(folder), cells, rerun)
+    check_ready(plan.registry, [method for method in plan.methods if method.name in {cell.method for cell in todo}])
     launch.check(plan.methods)
-    check_gpus(plan, jobs, launch.gpus_per_cell)
+    check_share(plan, launch.gpus_per_cell)
+    if here:
+        check_gpus(jobs, launch.gpus_per_cell)
     return todo, min(jobs or default_jobs(plan, len(todo), launch.gpus_per_cell), max(1, len(todo)))
 
 
@@ -119,6 +159,8 @@ def execute(
     lock = FileLock(folder / ".lock", blocking=False)
     try:
         with lock:
+            if rerun != "always":
+                adopt(run, plan, cells)
             write_plan(run, plan, cells)
             todo = pending(run, cells, rerun)
             for cell in cells:
@@ -176,13 +218,17 @@ def default_jobs(plan: Plan, cells: int, gpus_per_cell: int = 1) -> int:
     return max(1, min(cores, cells, int(free // plan.card.memory)))
 
 
-def check_gpus(plan: Plan, jobs: int, gpus_per_cell: int) -> None:
-    """Raise UserError where the machine has too few GPUs, or a batch cannot be shared evenly by a cell's GPUs."""
+def check_gpus(jobs: int, gpus_per_cell: int) -> None:
+    """Raise UserError where this machine has too few GPUs."""
     gpus = _gpus()
     if gpus_per_cell > max(1, gpus):
         raise UserError(f"--gpus-per-cell {gpus_per_cell}: this machine has {gpus} GPU{'' if gpus == 1 else 's'}")
     if gpus and jobs * gpus_per_cell > gpus:
         raise UserError(f"--jobs {jobs} with --gpus-per-cell {gpus_per_cell} needs more than the {gpus} GPUs here")
+
+
+def check_share(plan: Plan, gpus_per_cell: int) -> None:
+    """Raise UserError where a batch cannot be shared evenly by a cell's GPUs."""
     if plan.train.batch_size % gpus_per_cell:
         raise UserError(
             f"--gpus-per-cell {gpus_per_cell} cannot share train.batch_size={plan.train.batch_size} evenly: "

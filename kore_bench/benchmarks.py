@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from kore_bench.formats import DIMENSIONS
-from kore_bench.measures import Score, mean_of_scores
+from kore_bench.measures import Score, kr, mean_of_scores
 from kore_bench.results import POOLED, Outcome, Record
 
 
@@ -30,6 +31,39 @@ def pool(
     means |= {dimension: [name for name in names if tasks[name].dimension == dimension] for dimension in DIMENSIONS}
     means |= {"K.R without judge": unjudged if len(unjudged) < len(names) else []}
     return {measure: mean_of_scores(parts[name] for name in chosen) for measure, chosen in means.items() if chosen}
+
+
+class Range(NamedTuple):
+    """A mean over benchmarks, the least and the most that it is without one of them, and which one that is."""
+
+    mean: float
+    low: float
+    high: float
+    low_without: str
+    high_without: str
+
+
+def leave_one_out(figures: Mapping[str, float]) -> Range | None:
+    """Return the mean of ``figures`` (by benchmark) and its range over leaving one out; None for fewer than two."""
+    if len(figures) < 2:
+        return None
+    means = {name: kr(value for other, value in figures.items() if other != name) for name in figures}
+    low, high = min(means, key=lambda name: means[name]), max(means, key=lambda name: means[name])
+    return Range(kr(figures.values()), means[low], means[high], low, high)
+
+
+def differences(one: Sequence[Record], other: Sequence[Record]) -> dict[str, float]:
+    """Return benchmark -> what ``one`` scores more than ``other`` in its headline figure, means over their records.
+
+    Only benchmarks that every record has scored count; empty where there is none.
+    """
+    whole = one and other and all(scored(record.tasks) for record in (*one, *other))
+    names = shared([*one, *other]) if whole else []
+
+    def mean(records: Sequence[Record], name: str) -> float:
+        return kr(record.scores[name][record.tasks[name].metric].value for record in records)
+
+    return {one[0].tasks[name].metric: mean(one, name) - mean(other, name) for name in names}
 
 
 def shared(records: Iterable[Record]) -> list[str]:

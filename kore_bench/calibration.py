@@ -81,14 +81,21 @@ def shares(old: OldSettings, names: list[str]) -> list[int]:
     return [old.samples // len(names) + (index < old.samples % len(names)) for index in range(len(names))]
 
 
-def plan_knowledge(plan: Plan) -> Knowledge:
-    """Return the knowledge of a plan, its old samples those of ``--calibration`` where it is given.
+def plan_knowledge(plan: Plan, seed: int | None = None) -> Knowledge:
+    """Return what a plan injects under ``seed`` (None: its first); old samples are those of a ``--calibration``.
 
     Raises UserError naming the file and the line, or the source, that cannot be used.
     """
     from kore_bench.formats import read_knowledge
 
-    return calibrated(plan, read_knowledge(plan.knowledge_folder()))
+    return calibrated(plan, read_knowledge(plan.knowledge_folder(seed)))
+
+
+def draws(plan: Plan) -> dict[int, Knowledge]:
+    """Return the knowledge of every seed where each injects something of its own, nothing where all share one."""
+    if plan.world.draws == "fixed":
+        return {}
+    return {seed: plan_knowledge(plan, seed) for seed in plan.request.seeds}
 
 
 def calibrated(plan: Plan, knowledge: Knowledge) -> Knowledge:

@@ -67,7 +67,7 @@ class ModelCard:
     other ranks match; ``dropout`` is LoRA's. ``learning_rates`` are the untuned rates by adapter kind;
     ``tuning_rates`` the grid that ``kore-bench tune`` tries first. ``gradient_batch_size`` examples are read at once
     where a Fisher matrix is measured, which keeps every activation. ``memory`` is the least memory in GiB that a cell
-    needs. Fields in `SETTABLE` can be set by ``--set model.FIELD=VALUE``.
+    needs. ``tuned_on`` names another model, whose tuned rates are used where there are none of its own. Fields in `SETTABLE` can be set by ``--set model.FIELD=VALUE``.
     """
 
     name: str
@@ -87,6 +87,7 @@ class ModelCard:
     evaluation_batch_size: int = 16
     gradient_batch_size: int = 1
     memory: float = 40.0
+    tuned_on: str = ""
 
     def check(self) -> None:
         """Raise UserError where a field is out of range."""

@@ -13,14 +13,20 @@ from rich.console import Console
 
 from kore_bench import __version__
 from kore_bench.cli_analyze import app as analyze_app
+from kore_bench.cli_augment import app as augment_app
 from kore_bench.config import write_config
+from kore_bench.contrasts import NONE
 from kore_bench.errors import UserError
 from kore_bench.options import (
+    CONTRASTS,
     METHODS,
+    SCALES,
     TASKS,
     Again,
+    BaseUrl,
     Calibration,
     Config,
+    Contrasts,
     Data,
     DataFormat,
     Debug,
@@ -33,6 +39,7 @@ from kore_bench.options import (
     JudgeUrl,
     Kind,
     Limit,
+    Llm,
     LmEvalPath,
     Methods,
     Model,
@@ -43,6 +50,7 @@ from kore_bench.options import (
     ReportTo,
     Rerun,
     SaveConfig,
+    Scales,
     Seeds,
     Settings,
     Strategy,
@@ -67,6 +75,7 @@ app.add_typer(data_app, name="data")
 new_app = typer.Typer(help="Write the files that a plug-in begins with.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
 app.add_typer(analyze_app, name="analyze")
+app.add_typer(augment_app, name="augment")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -81,21 +90,25 @@ def run(
     data: Data = "mini",
     tasks: Tasks = TASKS,
     seeds: Seeds = 1,
+    contrasts: Contrasts = CONTRASTS,
     calibration: Calibration = "",
     lm_eval_path: LmEvalPath = "",
     set_: Settings = None,
     tuning: Tuning = "",
     limit: Limit = 0,
     judge: Judge = "",
+    llm: Llm = "",
     name: Name = "",
     runs: Folder = Path("runs"),
     jobs: Jobs = 0,
     judge_url: JudgeUrl = "",
+    base_url: BaseUrl = "",
     offline: Offline = False,
     gpus_per_cell: GpusPerCell = 1,
     strategy: StrategyName = Strategy.ddp,
     report_to: ReportTo = "",
     rerun: Again = Rerun.failed,
+    frontier: Scales = SCALES,
     dry_run: DryRun = False,
     gpu: GpuName = "",
     plugin: Plugins = None,
@@ -114,11 +127,13 @@ def run(
     from kore_bench.variants import expand
 
     swept = expand(_names(methods), sweep or (), Registry(tuple(Path(path) for path in plugin or ())))
+    named = () if contrasts == NONE else _names(contrasts)
     request = Request(
         methods=swept, model=model, data=data, tasks=_names(tasks), seeds=tuple(range(seeds)),
         plugins=tuple(plugin or ()), tuning=tuning,
         settings=_settings(set_, {"old.calibration": calibration, "lm-eval.path": lm_eval_path}),
-        limit=limit, offline=offline, judge=judge, judge_url=judge_url,
+        limit=limit, offline=offline, judge=judge, judge_url=judge_url, llm=llm, base_url=base_url, contrasts=named,
+        frontier=() if frontier == NONE else _numbers("--frontier", frontier),
     )  # fmt: skip
 
     launch = Launch(gpus_per_cell=gpus_per_cell, strategy=strategy.value, report_to=_names(report_to))
@@ -169,7 +184,7 @@ def table(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Print one table for pasting into a paper or a page: the best figure bold, the next underlined."""
+    """Print one table for pasting into a paper or a page: with several seeds the best figure bold, the next underlined."""
     from kore_bench.report import TableStyle
     from kore_bench.session import table_session
 
@@ -200,13 +215,18 @@ def export(
     cell: Annotated[str, typer.Argument(help="A method that was trained, or METHOD--seedN.")],
     out_: Annotated[Path, typer.Option("--out", help="New folder to write into.")],
     merge: Annotated[bool, typer.Option("--merge", help="Write the whole model, the adapter merged into it.")] = False,
+    plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
     """Write a trained adapter for PEFT, or the merged model for transformers, into a folder of its own."""
     from kore_bench.export import export_cell
     from kore_bench.results import RunFolder
 
-    out.print(str(export_cell(RunFolder(run), cell, out_, merge=merge)), soft_wrap=True, markup=False)
+    out.print(
+        str(export_cell(RunFolder(run), cell, out_, merge=merge, plugins=tuple(plugin or ()))),
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @app.command()
@@ -219,7 +239,7 @@ def frontier(
     debug: Debug = False,
 ) -> None:
     """Scale each trained cell's change down (WiSE-FT, no retraining): a curve of K.A against K.R, then the reports."""
-    from kore_bench.frontier import frontier_session
+    from kore_bench.frontier_session import frontier_session
     from kore_bench.session import report_session
 
     code = frontier_session(run, _names(methods), _numbers("--scales", scales), out)
@@ -254,9 +274,11 @@ def covariance(
 
 @app.command()
 def tune(
+    plan: PlanName = "",
     methods: Methods = METHODS,
     model: Model = "mini-llava",
     data: Data = "mini",
+    calibration: Calibration = "",
     set_: Settings = None,
     file: Annotated[Path, typer.Option("--out", help="File of tuned rates to write (others in it are kept).")] = Path(
         "tuning.json"
@@ -267,13 +289,16 @@ def tune(
     config: Config = None,
     debug: Debug = False,
 ) -> None:
-    """Choose each method's learning rate (and strength) on validation items, the same number of trials for each."""
+    """Choose each method's learning rate (and strength) on validation items, the same number of trials for each.
+
+    Of a plan its methods, model, data, old samples and settings count; its tasks, sweeps and seeds are a run's.
+    """
     from kore_bench.plan import Request
     from kore_bench.session import tune_session
 
     request = Request(
-        methods=_names(methods), model=model, data=data, settings=tuple(set_ or ()), plugins=tuple(plugin or ()),
-        split="validation", tasks=("adaptation", "retention"),
+        methods=_names(methods), model=model, data=data, settings=_settings(set_, {"old.calibration": calibration}),
+        plugins=tuple(plugin or ()), split="validation", tasks=("adaptation", "retention"),
     )  # fmt: skip
     raise typer.Exit(tune_session(request, runs, file, jobs=jobs, out=out))
 
@@ -290,6 +315,14 @@ def list_(
     from kore_bench.registry import Registry
 
     out.print(listing(Registry(tuple(Path(path) for path in plugin or ())), kind.value, name))
+
+
+@app.command()
+def verify(run: Run, debug: Debug = False) -> None:
+    """Read a whole run folder and name what is damaged: exit code 1 where a file is not what was written."""
+    from kore_bench.verify import verify_session
+
+    raise typer.Exit(verify_session(run, out))
 
 
 @app.command()
@@ -398,7 +431,7 @@ def main(arguments: list[str] | None = None) -> Any:
         if "--debug" in arguments:
             raise
         err.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:
         if "--debug" in arguments:
             raise

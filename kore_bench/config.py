@@ -13,7 +13,7 @@ from kore_bench import __version__
 from kore_bench.errors import UserError, nearest
 
 _NOT_IN_FILES = ("config", "plan", "save-config", "debug", "help")
-_LISTS = ("methods", "tasks")  # one text with commas on the command line, a list too in a file
+_LISTS = ("methods", "tasks", "contrasts")  # one text with commas on the command line, a list too in a file
 _REPEATED = ("plugin", "sweep")
 _PAIRS = ("sweep",)  # a mapping too in a file
 _SETTINGS = "set"
@@ -46,7 +46,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
 
 def read_options(context: typer.Context, options: Iterable[Given]) -> dict[str, Any]:
     """Return the values of options by the command's parameters; raises UserError where one is none, or of another type."""
-    parameters = {_option(parameter): parameter for parameter in context.command.params}
+    parameters = {option_name(parameter): parameter for parameter in context.command.params}
     allowed = [name for name in parameters if name not in _NOT_IN_FILES]
     values: dict[str, Any] = {}
     for given in options:
@@ -77,8 +77,8 @@ def merge_settings(context: typer.Context, settings: list[str] | None) -> list[s
 def _merged(settings: Iterable[str], over: Iterable[str]) -> list[str]:
     """Return ``settings`` but those that ``over`` gives again, and then ``over``."""
     over = list(over)
-    again = {_setting(text) for text in over}
-    return [text for text in settings if _setting(text) not in again] + over
+    again = {setting_name(text) for text in over}
+    return [text for text in settings if setting_name(text) not in again] + over
 
 
 def write_config(context: typer.Context, file: Path) -> None:
@@ -93,7 +93,7 @@ def write_config(context: typer.Context, file: Path) -> None:
 
     options: dict[str, Any] = {}
     for parameter in context.command.params:
-        name, value = _option(parameter), context.params.get(str(parameter.name))
+        name, value = option_name(parameter), context.params.get(str(parameter.name))
         if name in (*_NOT_IN_FILES, "dry-run") or value is None or value in ("", (), []):
             continue
         if name == _SETTINGS:
@@ -122,12 +122,12 @@ def _native(text: str) -> int | float | str:
     return text
 
 
-def _option(parameter: Any) -> str:
+def option_name(parameter: Any) -> str:
     """Return an option's own name: its first long one without the hyphens in front."""
     return next((name.removeprefix("--") for name in parameter.opts if name.startswith("--")), str(parameter.name))
 
 
-def _setting(text: str) -> str:
+def setting_name(text: str) -> str:
     """Return which setting ``name.field=value`` is about, in one spelling."""
     owner, _, field = text.partition("=")[0].strip().partition(".")
     return f"{owner}.{field.replace('-', '_')}"
@@ -156,7 +156,7 @@ def _settings(given: Given) -> list[str]:
         if "=" not in text:
             raise UserError(f"{given.place}: set: {text!r} must have the form name.field=value, or name.field: value")
         written = text.partition("=")[0]
-        if (other := seen.setdefault(_setting(text), written)) is not written:
+        if (other := seen.setdefault(setting_name(text), written)) is not written:
             spelling = "" if other == written else f", once as {other!r}"
             raise UserError(f"{given.place}: set: {written!r} is given twice{spelling}: keep one")
     return list(given.texts)
@@ -199,6 +199,8 @@ def compose(file: Path, option: str) -> Any:
         raise UserError(f"{file}, line {line}: this is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{file} is nested too deeply: give texts and numbers") from None
 
 
 def _texts(node: Any, place: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kore_bench.cache import cache_folder
 from kore_bench.calibration import calibrated, check_old, check_pictures, draw_old, names_task, read_pools
-from kore_bench.component import Defaults, fold
+from kore_bench.component import Component, Defaults, fold
 from kore_bench.errors import UserError
 from kore_bench.examples import Example, Knowledge
 from kore_bench.formats import read_knowledge
@@ -41,6 +41,7 @@ def covariance_session(request: Request, *, seed: int, out: Console) -> int:
         plan = make_plan(request)
         samples = old_samples(plan, seed)
         rank = _largest_rank(plan)
+        _check_reads(plan)
         check_chat(plan)
     begin = time.monotonic()
     with out.status(f"loading {plan.card.name}"):
@@ -119,10 +120,14 @@ def _measure(
 
 def _countings(plan: Plan, model: LMM) -> list[Counting]:
     given = (part.counting(model) for method in plan.methods for part in method.components)
-    found = list(dict.fromkeys(counting for counting in given if counting is not None))
-    if not found:
+    return list(dict.fromkeys(counting for counting in given if counting is not None))
+
+
+def _check_reads(plan: Plan) -> None:
+    """Raise UserError where no method reads covariances."""
+    components = (component for method in plan.methods for component in method.components)
+    if all(type(component).counting is Component.counting for component in components):
         raise UserError(f"no part of {', '.join(method.name for method in plan.methods)} reads covariances")
-    return found
 
 
 def _largest_rank(plan: Plan) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+class PeerError(Exception):
+    """Another process of the cell has failed at what all of them do together; its traceback is a note of this one."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process that has failed tells the others in place of the value that they wait for."""
+
+    sentence: str
+    trace: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +86,47 @@ def first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Wait until every process of the cell is here."""
-    if _together():
-        _group().barrier()
+    """Wait until every process of the cell is here; raises PeerError as `everyone` does."""
+    everyone(None)
 
 
 def everyone(value: T) -> list[T]:
-    """Return every process's ``value``, by rank; each process must call it."""
+    """Return every process's ``value``, by rank; each process must call it.
+
+    Raises PeerError where another process has failed meanwhile (see `attempt`) and gives none.
+    """
+    gathered = _gathered(value)
+    for number, other in enumerate(gathered):
+        if isinstance(other, _Failure):
+            error = PeerError(f"in process {number} of the cell: {other.sentence}")
+            error.add_note(other.trace)
+            raise error
+    return gathered
+
+
+def attempt(work: Callable[[], T], sentence: Callable[[Exception], str] = repr) -> T | Exception:
+    """Return what ``work`` gives, or the error that ended it: an error in all processes of the cell where one had any.
+
+    Each process must call it, and all go on together afterwards. A process that fails tells the others, who hear of it
+    where they next exchange something, at the latest when they are done, and give their ``work`` up: so nobody waits
+    for a process that is not coming. Within ``work`` they must meet through this module alone. ``sentence`` says to
+    the others what an error was. Raises what the exchange raises where a process of the cell is gone.
+    """
+    try:
+        value = work()
+    except PeerError as error:  # that process has told all
+        return error
+    except Exception as error:  # noqa: BLE001 (whatever it was, the others must hear of it)
+        _gathered(_Failure(sentence(error), "".join(traceback.format_exception(error))))
+        return error
+    try:
+        wait_for_all()
+    except PeerError as error:
+        return error
+    return value
+
+
+def _gathered(value: Any) -> list[Any]:
     if not _together():
         return [value]
     gathered: list[Any] = [None] * world()

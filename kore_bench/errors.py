@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class UserError(Exception):
     """A mistake in what the user asked for or supplied.
 
     The message is one sentence that names the place (option, file and line) and, where there is one, the nearest
-    valid choice. The command line prints it without a traceback and exits with code 2.
+    valid choice. The command line prints it without a traceback and exits with `exit_code`.
     """
+
+    exit_code: ClassVar[int] = 2
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

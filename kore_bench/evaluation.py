@@ -6,19 +6,20 @@ import json
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kore_bench.benchmarks import pool
-from kore_bench.distributed import everyone, first, rank, wait_for_all, world
+from kore_bench.distributed import PeerError, attempt, everyone, first, rank, wait_for_all, world
 from kore_bench.errors import UserError
 from kore_bench.examples import Knowledge, Question
+from kore_bench.forgetting.options import choose
 from kore_bench.judge import JudgeError
 from kore_bench.lmm import LMM
 from kore_bench.measures import Score
 from kore_bench.results import POOLED, Outcome, Record, read_lines, whole_lines, write_lines
-from kore_bench.task import Task, ToolkitTask
+from kore_bench.task import ChoiceTask, Task, ToolkitTask
 
 Phase = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Begins a phase of the cell and gives what tells of its progress."""
@@ -52,7 +53,7 @@ class Evaluator:
         """Ask every task that can be asked, and score it; tasks that ``earlier``, of the same weights, has scored stay.
 
         A task that fails leaves its reason, and its answers for the next time. Where several processes share the cell
-        it ends the cell, as the others may wait for this one.
+        it fails in all of them as soon as it does in one.
         """
         found = Evaluation()
         for task in tasks:
@@ -73,18 +74,20 @@ class Evaluator:
         self.folder.mkdir(parents=True, exist_ok=True)
         trace = self.folder / f"traceback-{name}.txt"
         trace.unlink(missing_ok=True)
-        try:
+
+        def scored() -> dict[str, Score]:
             if isinstance(task, ToolkitTask):
-                found.scores[name] = self._let(task, found.diagnostics, progress)
-            else:
-                found.scores[name] = self._ask(task, progress)
-        except Exception as error:
-            if world() > 1:
-                raise
-            trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-            found.tasks[name] = _outcome(task, "failed", _sentence(error))
+                return self._let(task, found.diagnostics, progress)
+            return _directed(task, self._ask(task, progress))
+
+        result = attempt(scored, _sentence)
+        if isinstance(result, Exception):
+            if first():
+                trace.write_text("".join(traceback.format_exception(result)), encoding="utf-8")
+            found.tasks[name] = _outcome(task, "failed", _sentence(result))
         else:
-            notes = [str(found.diagnostics.pop(f"{name}/note", ""))]
+            found.scores[name] = result
+            notes = [str(found.diagnostics.pop(f"{name}/note", "")), task.note(self.knowledge)]
             if count := self.seen_questions.get(name):
                 notes.append(f"{count} of its questions are among the old samples that the method read")
             found.tasks[name] = _outcome(task, "done", note="; ".join(filter(None, notes)))
@@ -103,10 +106,11 @@ class Evaluator:
                 kept.write("".join(json.dumps(row) + "\n" for row in rows))
                 kept.flush()
 
-            self.model.generate(
-                prompts, max_new_tokens=task.max_new_tokens, progress=progress, given=given, keep=keep,
-                share=(rank(), world()),
-            )  # fmt: skip
+            passing: dict[str, Any] = {"progress": progress, "given": given, "keep": keep, "share": (rank(), world())}
+            if isinstance(task, ChoiceTask):
+                choose(self.model, prompts, task.options(self.knowledge, questions), **passing)
+            else:
+                self.model.generate(prompts, max_new_tokens=task.max_new_tokens, **passing)
         answers = {index: text for part in (given, *everyone(own)) for index, text in part.items()}
         predictions = [answers[index] for index in range(len(questions))]
         scores = task.score(questions, predictions, seen_skills=self.seen_skills)
@@ -140,7 +144,15 @@ class Evaluator:
             "type": question.type,
             "kind": question.kind,
             "group": question.group,
+            **({} if question.asked is None else {"asked": question.asked}),
         }
+
+
+def _directed(task: Task, scores: dict[str, Score]) -> dict[str, Score]:
+    """Return the scores with the headline figure's direction, which the task's card gives."""
+    if task.card.higher_is_better is not False:
+        return scores
+    return scores | {task.card.metric: replace(scores[task.card.metric], higher_is_better=False)}
 
 
 def _outcome(task: Task, status: str, reason: str = "", note: str = "") -> Outcome:
@@ -161,7 +173,7 @@ def _take(found: Evaluation, earlier: Record, name: str) -> None:
 def _sentence(error: Exception) -> str:
     """Return an error on one line, with its class unless it is meant for the user as it is."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError | JudgeError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UserError | JudgeError | PeerError) else f"{type(error).__name__}: {text}"
 
 
 def _finish(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -20,20 +20,23 @@ class Example:
     """One training conversation about zero or more images.
 
     The images stand in front of the first question, in order; ``source`` says where the example comes from
-    ("injection", "replay", "kore/dialogue", or the skill of an old-knowledge sample).
+    ("injection", "replay", "kore/dialogue", or the skill of an old-knowledge sample). ``item`` is the id of the item that
+    it is about, empty where that is none in particular.
     """
 
     id: str
     images: tuple[Path, ...]
     turns: tuple[Turn, ...]
     source: str
+    item: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
     """One structured fact of an item: ``subject`` (a ``hypernym``) has ``relation`` ``value``.
 
-    ``questions`` are wordings that may be trained on; each contains the subject's name.
+    ``questions`` are wordings that may be trained on; each contains the subject's name. A ``reserved`` fact is stated in
+    the item's text and asked in the evaluation, and no training asks for it: what reading alone gives.
     """
 
     subject: str
@@ -41,6 +44,7 @@ class Fact:
     relation: str
     value: str
     questions: tuple[str, ...]
+    reserved: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class Item:
     def example(self) -> Example:
         """Return the plain training conversation of the injection file."""
         turn = Turn(question=self.prompt, answer=self.text)
-        return Example(id=self.id, images=(self.image,), turns=(turn,), source="injection")
+        return Example(id=self.id, images=(self.image,), turns=(turn,), source="injection", item=self.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ class Question:
     ``group`` is what answers depend on jointly (the entity, or the question itself): intervals resample groups.
     ``type`` is EVOKE's fine-grained type or a retention dimension, ``kind`` is ``news`` or ``wiki`` or empty.
     ``context`` is the paragraph that the in-context reference reads first. ``fact`` names what is asked, the same for
-    every wording of one question.
+    every wording of one question. ``asked`` says whether the training that is measured asks for the answer, or states it in
+    texts alone; None where that is not known (`kore_bench.asked`).
     """
 
     id: str
@@ -86,6 +91,7 @@ class Question:
     group: str = ""
     context: str = ""
     fact: str = ""
+    asked: bool | None = None
 
 
 PROBES: Mapping[str, str] = {

@@ -12,6 +12,7 @@ from typing import Any
 from kore_bench.card import ModelCard
 from kore_bench.errors import UserError, nearest
 from kore_bench.grid import base_key
+from kore_bench.integrity import damages
 from kore_bench.plan import Plan, Request, make_plan
 from kore_bench.results import Record, RunFolder, write_text
 
@@ -44,7 +45,7 @@ class Trained:
     plan: Plan
 
 
-def export_cell(run: RunFolder, cell: str, out: Path, *, merge: bool) -> Path:
+def export_cell(run: RunFolder, cell: str, out: Path, *, merge: bool, plugins: tuple[str, ...] = ()) -> Path:
     """Write a cell's adapter, or the merged model, into the new folder ``out``, and return it.
 
     ``cell`` is a method's name, or ``METHOD--seedN``, or the whole name of the cell's folder. The adapter is plain
@@ -54,7 +55,7 @@ def export_cell(run: RunFolder, cell: str, out: Path, *, merge: bool) -> Path:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already: name a new folder")
-    trained = find_trained(run, cell)
+    trained = find_trained(run, cell, plugins)
     if not trained.plan.method(trained.record.method, {}).adapter.portable:
         raise UserError(
             f"{trained.record.method} cannot be exported: its layers are none that PEFT alone can load or merge into the base"
@@ -76,8 +77,13 @@ def export_cell(run: RunFolder, cell: str, out: Path, *, merge: bool) -> Path:
     return out
 
 
-def find_trained(run: RunFolder, cell: str) -> Trained:
-    """Return the finished cell that ``cell`` names; raises UserError with the names there are."""
+def find_trained(run: RunFolder, cell: str, plugins: tuple[str, ...] = ()) -> Trained:
+    """Return the finished cell that ``cell`` names.
+
+    ``plugins`` are Python files to import: a folder that somebody else made must not choose what code runs, so that
+    those in its plan are not. Raises UserError with the names there are, for plug-ins that are not given, and where the
+    weights are not those that were written.
+    """
     records = {run.name_of(record): record for record in run.records() if not record.reference}
     short = {name: name.split("--", 1)[1].rsplit("--", 1)[0] for name in records}  # METHOD--seedN
     wanted = [name for name in records if cell in (name, short[name], records[name].method)]
@@ -90,7 +96,10 @@ def find_trained(run: RunFolder, cell: str) -> Trained:
     record, adapter = records[wanted[0]], run.cell(wanted[0]) / "adapter"
     if record.status != "done" or not adapter.is_dir():
         raise UserError(f"{short[wanted[0]]} has no trained weights: its cell is {record.status}")
-    plan = make_plan(_request(run))
+    for damage in damages(run.cell(wanted[0]), record):
+        if damage.file.is_relative_to(adapter):
+            raise UserError(f"{damage.file} {damage.what}: delete the record.json of its cell and run again")
+    plan = make_plan(_request(run, plugins))
     if record.settings.get("model") != json.loads(json.dumps(base_key(plan))):
         raise UserError(
             f"{short[wanted[0]]} was trained on another checkpoint of {plan.card.name} than the one in "
@@ -99,10 +108,15 @@ def find_trained(run: RunFolder, cell: str) -> Trained:
     return Trained(record, adapter, plan)
 
 
-def _request(run: RunFolder) -> Request:
-    given = run.plan()["request"].items()
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
-    return Request(**values)
+def _request(run: RunFolder, plugins: tuple[str, ...]) -> Request:
+    given = run.plan()["request"]
+    if given.get("plugins") and not plugins:
+        raise UserError(
+            f"{run.path} was made with plug-ins ({', '.join(map(str, given['plugins']))}): name them again with --plugin, "
+            "as no code runs because a folder names it"
+        )
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Request(**{**values, "plugins": plugins})
 
 
 def _write_merged(trained: Trained, out: Path) -> None:

@@ -14,11 +14,12 @@ from kore_bench.calibration import plan_knowledge
 from kore_bench.errors import UserError
 from kore_bench.estimate import GIB, USABLE, UTILISATION, Estimate, estimate_method, estimate_plan
 from kore_bench.gpus import GPUS, Gpu, find_gpu
-from kore_bench.launch import ALONE, Launch
+from kore_bench.launch import ALONE, Launch, needs_whole
 from kore_bench.plan import Plan
 from kore_bench.registry import Composition
 
 PHASES = ("measure", "train", "answer")
+_NODE = 8  # GPUs of one machine
 
 
 def show_costs(plan: Plan, gpu: str, out: Console, launch: Launch = ALONE) -> None:
@@ -80,13 +81,27 @@ def check_fits(plan: Plan, estimates: Sequence[Estimate], gpu: Gpu, launch: Laun
 
 
 def _remedy(plan: Plan, method: Composition, sizes: Architecture, estimate: Estimate, gpu: Gpu, launch: Launch) -> str:
-    """Return the first change of settings, from the cheapest, that would make a method fit; else a larger GPU."""
-    for options, changed in _smaller(plan, evaluation=estimate.memory["answer"] > USABLE * gpu.memory * GIB):
-        if estimate_method(changed, method, estimate.load, sizes, launch).fits(gpu):
-            return f"use {options}"
-    larger = next((other.name for other in GPUS if estimate.fits(other)), "")
-    if larger:
-        return f"no setting makes it fit: use --gpu {larger}"
+    """Return the first change of settings, from the cheapest, that would make a method fit; else more or larger GPUs."""
+
+    def fitting(choices: Sequence[tuple[str, Plan]], launch: Launch) -> str | None:
+        for options, changed in choices:
+            even = changed.train.batch_size % launch.gpus_per_cell == 0
+            if even and estimate_method(changed, method, estimate.load, sizes, launch).fits(gpu):
+                return options
+        return None
+
+    smaller = list(_smaller(plan, evaluation=estimate.memory["answer"] > USABLE * gpu.memory * GIB))
+    if options := fitting(smaller, launch):
+        return f"use {options}"
+    ways = []
+    for count in range(max(2, launch.gpus_per_cell), _NODE + 1) if not needs_whole(method) else ():
+        shards = replace(launch, gpus_per_cell=count, strategy="fsdp2")
+        if (options := fitting([("", plan), *smaller], shards)) is not None:
+            ways.append(f"--gpus-per-cell {count} --strategy fsdp2 {options}".rstrip())
+            break
+    ways += [f"--gpu {other.name}" for other in GPUS if estimate.fits(other)][:1]
+    if ways:
+        return f"no setting makes it fit{' one GPU' if launch.gpus_per_cell == 1 else ''}: use {' or '.join(ways)}"
     rather = "a low-rank method" if method.adapter.kind == "full" else "a smaller model"
     return f"neither a setting nor a GPU known here makes it fit: use {rather}"
 

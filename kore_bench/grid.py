@@ -11,15 +11,17 @@ from typing import Any
 from kore_bench.cache import digest, fingerprint
 from kore_bench.card import ModelCard, TrainSettings
 from kore_bench.examples import Knowledge
+from kore_bench.generators.chosen import writing_key
 from kore_bench.plan import REFERENCES, Plan
 from kore_bench.registry import Composition, digest_files, digest_sources
 from kore_bench.results import cell_name
+from kore_bench.task import Task
 
 _PACKAGES = ("kore-bench", "torch", "transformers", "peft", "accelerate")
 _IN_CELLS = (
-    "anatomy.py", "augmentation.py", "benchmarks.py", "calibration.py", "card.py", "chat.py", "checkpoint.py", "component.py", "distillation.py", "earlier.py", "evaluation.py", "examples.py", "grid.py", "lmm.py",
-    "measures.py", "plan.py", "recipe.py", "rows.py", "runner.py", "sharding.py", "source.py", "spectra.py", "spectrum.py", "statistics.py", "task.py", "training.py",
-    "vqa_normalisation.json", "formats/*.py", "generators/*.py", "models/*.py", "vlmevalkit/*.py",
+    "anatomy.py", "augmentation.py", "benchmarks.py", "calibration.py", "card.py", "chat.py", "checkpoint.py", "component.py", "distillation.py", "earlier.py", "evaluation.py", "examples.py", "fisher.py", "frontier.py", "grid.py", "lmm.py",
+    "measures.py", "plan.py", "recipe.py", "rows.py", "runner.py", "sharding.py", "source.py", "spectra.py", "spectrum.py", "statistics.py", "subspace.py", "task.py", "training.py",
+    "vqa_normalisation.json", "augment/*.py", "forgetting/*.py", "formats/*.py", "generators/*.py", "generators/llm/*.py", "generators/prompts/*.yaml", "models/*.py", "vlmevalkit/*.py",
 )  # fmt: skip
 
 
@@ -28,7 +30,8 @@ class Cell:
     """One model x method x seed with every setting decided; plain values, so that it can be sent to a worker.
 
     ``method`` may be a reference (``base``, ``in-context``), which trains nothing. ``settings`` are the tuned
-    ``component.field`` values; ``tuned`` says in words where the learning rate came from.
+    ``component.field`` values; ``tuned`` says in words where the learning rate came from. ``unjudged`` is the name of
+    the same cell in a run without a judge (empty: this one has none, or no task that one grades).
     """
 
     model: str
@@ -38,6 +41,7 @@ class Cell:
     learning_rate: float = 0.0
     settings: Mapping[str, str] = field(default_factory=dict)
     tuned: str = ""
+    unjudged: str = ""
 
     @property
     def name(self) -> str:
@@ -50,19 +54,37 @@ class Cell:
         return self.method in REFERENCES
 
 
-def list_cells(plan: Plan, knowledge: Knowledge) -> list[Cell]:
-    """Return the references and then every method, seed by seed within each."""
-    shared = shared_key(plan, knowledge)
+def list_cells(plan: Plan, knowledge: Knowledge, drawn: Mapping[int, Knowledge] | None = None) -> list[Cell]:
+    """Return the references and then every method, seed by seed within each.
+
+    ``drawn`` is the knowledge of the seeds that have their own, see `kore_bench.calibration.draws`.
+    """
+    cells = _list_cells(plan, knowledge, drawn or {})
+    if not any(judged(task) for task in plan.tasks):
+        return cells
+    without: dict[str, Any] = {"judge": ""}
+    tasks = tuple(replace(task, **without) if judged(task) else task for task in plan.tasks)
+    others = _list_cells(replace(plan, tasks=tasks), knowledge, drawn or {})
+    return [replace(cell, unjudged=other.name) for cell, other in zip(cells, others, strict=True)]
+
+
+def judged(task: Task) -> bool:
+    """Return whether a task has a judge that grades its answers."""
+    return task.card.judge and bool(getattr(task, "judge", ""))
+
+
+def _list_cells(plan: Plan, knowledge: Knowledge, drawn: Mapping[int, Knowledge]) -> list[Cell]:
+    shared = {seed: shared_key(plan, drawn.get(seed, knowledge)) for seed in plan.request.seeds}
     cells = []
     for name in REFERENCES:
         if name == "in-context" and not all(question.context for question in knowledge.questions):
             continue  # questions that name no item have no paragraph to read
         for seed in plan.request.seeds:
-            key = digest({**shared, "method": name, "seed": seed})
+            key = digest({**shared[seed], "method": name, "seed": seed})
             cells.append(Cell(model=plan.card.name, method=name, seed=seed, key=key))
     for method in plan.methods:
         for seed in plan.request.seeds:
-            cells.append(method_cell(plan, method, seed, shared))
+            cells.append(method_cell(plan, method, seed, shared[seed]))
     return cells
 
 
@@ -94,6 +116,7 @@ def method_cell(
             "method": method.name,
             "settings": composed.settings(),
             "source": composed.digest(),
+            **writing_key(plan.registry, composed),
             "train": asdict(replace(plan.train, learning_rate=rate)),
             "seed": seed,
         }
@@ -111,6 +134,8 @@ def decide_rate(plan: Plan, method: Composition) -> tuple[float, dict[str, str],
         return plan.train.learning_rate, {}, "given"
     if entry is None:
         return plan.card.learning_rates[method.adapter.kind], {}, "untuned"
+    if entry["model"] != plan.card.name:
+        return float(entry["chosen"]["learning_rate"]), tuned, f"tuned on {entry['model']}"
     same = plan.method(method.name, tuned).settings() == plan.registry.compose(
         entry["method"], tuned
     ).settings() and entry.get("conditions") == tuning_conditions(plan)
@@ -122,7 +147,8 @@ def tuning_conditions(plan: Plan) -> dict[str, Any]:
     train = {name: value for name, value in asdict(plan.train).items() if name != "learning_rate"}
     # Rates were tuned before there was a calibration: where none is named, the conditions are those.
     old = {name: value for name, value in asdict(plan.old).items() if value != ""}
-    return {"data": plan.request.data, "train": train, "old": old}
+    world = {} if plan.world.main else {"world": asdict(plan.world)}
+    return {"data": plan.request.data, "train": train, "old": old, **world}
 
 
 def base_key(plan: Plan) -> dict[str, Any]:

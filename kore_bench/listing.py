@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kore_bench.component import settings_of
-from kore_bench.generators import Generator
+from kore_bench.generators import SETTABLE, Generator, GeneratorSettings
 from kore_bench.plan_files import list_plans, plan_path
-from kore_bench.registry import Registry
+from kore_bench.registry import Found, Registry
 
 
 def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
@@ -32,12 +32,31 @@ def listing(registry: Registry, kind: str, name: str = "") -> RenderableType:
         return _method(registry, name)
     entry = registry.entry(kind, name)
     value = entry.value
+    if kind == "generators":
+        return _generator(entry)
     fields = vars(value.card) if kind == "tasks" else vars(value) or {"name": name, "summary": _summary(value)}
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for key, content in fields.items():
         table.add_row(key, Text(str(getattr(content, "__name__", content))))
     table.add_row("from", Text(f"{entry.origin}: {entry.file}"))
     return table
+
+
+def _generator(entry: Found) -> RenderableType:
+    about = inspect.getdoc(type(entry.value)) or ""
+    parts: list[RenderableType] = [
+        Text(entry.value.name, style="bold"),
+        Text(about),
+        Text(f"from: {entry.origin}: {entry.file}"),
+    ]
+    if entry.value.language_model:
+        table = Table(
+            "setting of a run", "default", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0)
+        )
+        for field in SETTABLE:
+            table.add_row(f"generator.{field.replace('_', '-')}", str(getattr(GeneratorSettings(), field)))
+        parts.append(table)
+    return Group(*parts)
 
 
 def _plans(name: str) -> RenderableType:

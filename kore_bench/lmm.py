@@ -34,6 +34,8 @@ ADAPTER = "default"
 FULL_WEIGHTS = "trained.safetensors"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _FACTOR = re.compile(r"\.lora_[AB]\.")
+Prompt = tuple[str | Dialogue, Sequence[Path]]
+"""A question's text, or a dialogue's messages, and its images."""
 
 
 class LMM:
@@ -286,24 +288,35 @@ class LMM:
 
     # ---- text out
 
-    @torch.inference_mode()
     def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int = 128, batch_size: int | None = None, **passing: Any
+    ) -> list[str]:
+        """Answer prompts (text or dialogue, images) greedily, in the given order; ``passing`` goes to `in_batches`.
+
+        Prompts are padded on the left, so that a batch's answers equal one-at-a-time's.
+        """
+        return self.in_batches(
+            prompts, lambda places, rows: self._answer(rows, max_new_tokens), batch_size=batch_size, **passing
+        )
+
+    @torch.inference_mode()
+    def in_batches(
         self,
-        prompts: Sequence[tuple[str | Dialogue, Sequence[Path]]],
+        prompts: Sequence[Prompt],
+        answer: Callable[[Sequence[int], Sequence[Mapping[str, Any]]], list[str]],
         *,
-        max_new_tokens: int = 128,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
         given: Mapping[int, str] | None = None,
         keep: Callable[[Mapping[int, str]], None] = lambda answers: None,
         share: tuple[int, int] = (0, 1),
     ) -> list[str]:
-        """Answer prompts (text or dialogue, images) greedily, in the given order.
+        """Return what ``answer`` says to each prompt, in order; it is called with a batch's places and its rows.
 
-        Prompts are sorted by length and padded on the left, so that a batch's answers equal one-at-a-time's. ``given``
-        holds answers, by the prompt's index, that an earlier call passed to ``keep``, which is called with every new
-        batch's. Batches are the same with and without them, so that an evaluation which goes on gives the same answers.
-        ``share`` = (rank, world) answers every world-th batch only; the others' answers are empty.
+        Batches are of prompts of like lengths, long ones first. ``given`` holds answers, by the prompt's index, that an
+        earlier call passed to ``keep``, which is called with every new batch's. Batches are the same with and without
+        them, so that an evaluation which goes on gives the same answers. ``share`` = (rank, world) answers every
+        world-th batch only; the others' answers are empty.
         """
         given, (rank, world) = given or {}, share
         self.model.eval()
@@ -318,7 +331,7 @@ class LMM:
             if all(index in given for index in chosen):
                 new = {index: given[index] for index in chosen}
             else:
-                texts = self._answer([rows[index] for index in chosen], max_new_tokens)
+                texts = answer(chosen, [rows[index] for index in chosen])
                 new = dict(zip(chosen, texts, strict=True))
                 keep(new)
             for index, text in new.items():

@@ -15,7 +15,9 @@ WHAT = "What is compared"
 HOW = "How it runs"
 
 METHODS = "full, lora, replay, ewc, kore-augmentation, kore-null, kore, frozen-random, frozen-top"
-TASKS = "adaptation, retention, old-facts, paraphrase, portability, image-necessity, spill-over"
+SCALES = "0.5,0.75"
+CONTRASTS = "kore/lora, kore-null/lora, kore-null/frozen-random, kore/ewc, kore-augmentation/lora"
+TASKS = "adaptation, retention, old-facts, paraphrase, portability, image-necessity, spill-over, likelihood"
 
 
 class Kind(StrEnum):
@@ -167,12 +169,45 @@ JudgeUrl = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Llm = Annotated[
+    str,
+    typer.Option(
+        help="Language model that generators such as openai and hf write with; the key is read from OPENAI_API_KEY.",
+        metavar="NAME",
+        rich_help_panel=WHAT,
+    ),
+]
+BaseUrl = Annotated[
+    str,
+    typer.Option(
+        help="OpenAI-compatible endpoint of the language model (default: OpenAI's own): http://localhost:8000/v1.",
+        metavar="URL",
+        rich_help_panel=HOW,
+    ),
+]
 Offline = Annotated[
     bool,
     typer.Option(
         "--offline/--no-offline",
         help="Download nothing: a task whose data are not here is skipped.",
         show_default=False,
+        rich_help_panel=HOW,
+    ),
+]
+Contrasts = Annotated[
+    str,
+    typer.Option(
+        help="What the run is to tell, named before it: pairs of methods, with commas ([bold]none[/]: all is exploratory).",
+        metavar="A/B,A/B",
+        rich_help_panel=WHAT,
+    ),
+]
+Scales = Annotated[
+    str,
+    typer.Option(
+        "--frontier",
+        help="Evaluate parts of each cell's change too, on a sample of questions: a curve a method ([bold]none[/]: no curve).",
+        metavar="S,S",
         rich_help_panel=HOW,
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +17,15 @@ from kore_bench.cache import cache_folder
 from kore_bench.calibration import calibrated, check_old, check_pictures, check_training, draw_old, settle, sources_of
 from kore_bench.card import SETTABLE, ModelCard, TrainSettings, card_of, parse_setting
 from kore_bench.component import Defaults, fold
+from kore_bench.contrasts import DEFAULT_CONTRASTS, check_contrasts
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Knowledge
+from kore_bench.generators import SETTABLE as SETTABLE_OF_GENERATORS
+from kore_bench.generators import GeneratorSettings
+from kore_bench.generators.chosen import check_chosen
 from kore_bench.judge import JudgeSettings
+from kore_bench.mini import world_folder
+from kore_bench.mini.settings import WorldSettings
 from kore_bench.registry import Composition, Registry
 from kore_bench.task import Task, ToolkitTask
 from kore_bench.variants import method_of
@@ -27,7 +34,7 @@ DEFAULT_METHODS = (
     "full", "lora", "replay", "ewc", "kore-augmentation", "kore-null", "kore", "frozen-random", "frozen-top",
 )  # fmt: skip
 DEFAULT_TASKS = (
-    "adaptation", "retention", "old-facts", "paraphrase", "portability", "image-necessity", "spill-over",
+    "adaptation", "retention", "old-facts", "paraphrase", "portability", "image-necessity", "spill-over", "likelihood",
 )  # fmt: skip
 REFERENCES = ("base", "in-context")
 MINI = "mini"
@@ -40,7 +47,10 @@ class Request:
 
     ``model`` is a card's name, or a folder or hub id of an image-text model; ``data`` is ``mini`` or a knowledge folder; ``settings`` are ``name.field=value`` texts; ``tuning`` is a file of
     tuned rates (empty: the one shipped for the model); ``split`` is ``validation`` when tuning. ``limit``, ``offline``,
-    ``judge`` and ``judge_url`` go to the tasks that have fields of these names, see `kore_bench.task.Task`.
+    ``judge`` and ``judge_url`` go to the tasks that have fields of these names, see `kore_bench.task.Task`. ``llm`` and
+    ``base_url`` are the language model of generators that write with one.
+    ``contrasts`` (``kore/lora``) are what the run is made to tell, written down before it: `kore_bench.contrasts`. ``frontier``
+    are the parts of its change at which each trained cell is evaluated too.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -56,6 +66,10 @@ class Request:
     offline: bool = False
     judge: str = ""
     judge_url: str = ""
+    llm: str = ""
+    base_url: str = ""
+    contrasts: tuple[str, ...] = DEFAULT_CONTRASTS
+    frontier: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +98,7 @@ class Plan:
     tasks: tuple[Task, ...]
     train: TrainSettings
     old: OldSettings
+    world: WorldSettings = field(default=WorldSettings())
     tuning: tuple[Mapping[str, Any], ...] = field(default=())
 
     def method(self, name: str, settings: Mapping[str, str]) -> Composition:
@@ -95,21 +110,28 @@ class Plan:
         pairs = parse_pairs(self.request.settings)
         return _task(self.registry, name, pairs, {"offline": self.request.offline})
 
-    def knowledge_folder(self) -> Path:
-        """Return the folder of the knowledge, writing the mini world's on first use."""
+    def knowledge_folder(self, seed: int | None = None) -> Path:
+        """Return the folder of the knowledge of ``seed`` (None: the first), writing the mini world's on first use."""
         if self.request.data == MINI:
-            from kore_bench.mini import world_folder
-
-            folder = world_folder(cache_folder())
+            seed = self.request.seeds[0] if seed is None else seed
+            folder = world_folder(cache_folder(), self.world, self.world.draw(seed))
         else:
             folder = Path(self.request.data)
         return folder / self.request.split if self.request.split else folder
 
     def tuned(self, method: str) -> Mapping[str, Any] | None:
-        """Return the tuning entry for ``method`` under this plan's budget, if there is one; a variant has its method's."""
-        wanted = {"budget": self.train.budget, "model": self.card.name}
-        found = {entry["method"]: entry for entry in reversed(self.tuning) if wanted.items() <= entry.items()}
-        return found.get(method) or found.get(method_of(method))
+        """Return the tuning entry for ``method`` under this plan's budget, if there is one; a variant has its method's.
+
+        Where the model has none, it is that of the model that its card names for this.
+        """
+        for model in filter(None, (self.card.name, self.card.tuned_on)):
+            wanted = {"budget": self.train.budget, "model": model}
+            found: dict[str, Mapping[str, Any]] = {
+                entry["method"]: entry for entry in reversed(self.tuning) if wanted.items() <= entry.items()
+            }
+            if entry := found.get(method) or found.get(method_of(method)):
+                return entry
+        return None
 
 
 def make_plan(request: Request) -> Plan:
@@ -117,8 +139,8 @@ def make_plan(request: Request) -> Plan:
 
     Reads no data and imports no torch.
     """
-    registry = Registry(tuple(Path(plugin) for plugin in request.plugins))
     pairs = parse_pairs(request.settings)
+    registry = Registry(tuple(Path(plugin) for plugin in request.plugins), _writing(request, pairs))
     card = find_card(registry, request.model, pairs)
     train, old = _apply(card.train, "train", pairs), _apply(OldSettings(), "old", pairs)
     if any(key.startswith("train.epochs") for key in pairs) and "train.steps" not in pairs:
@@ -128,21 +150,25 @@ def make_plan(request: Request) -> Plan:
         if getattr(old, name) < 1:
             raise UserError(f"--set old.{name}={getattr(old, name)} must be at least 1")
     old = settle(old, samples_given="old.samples" in pairs)
+    world = _world(request, card, pairs)
     if not request.methods:
         raise UserError("--methods is empty: name at least one, such as kore,lora")
     if not request.seeds:
         raise UserError("--seeds must be at least 1")
     methods = tuple(registry.compose(name, pairs) for name in request.methods)
+    check_chosen(registry, methods)
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--methods names {name} twice")
+    check_contrasts(request.contrasts, (*REFERENCES, *names))
+    check_scales("--frontier", request.frontier)
     asked = _expanded(registry, request, pairs)
     named = (*asked, *(source.name for source in sources_of(old)))
     families = {name.partition(":")[0] for name in named if ":" in name}
     families |= {family for name in asked if (family := getattr(registry.find("tasks", name), "family", ""))}
     owners = (
-        {"model", "train", "old", "judge"}
+        {"model", "train", "old", "world", "judge", "generator"}
         | families
         | {component.name for method in methods for component in method.components}
     )
@@ -161,8 +187,31 @@ def make_plan(request: Request) -> Plan:
         raise UserError(f"--judge {judge.name}: none of the tasks {', '.join(request.tasks)} is graded by a judge")
     return Plan(
         request=request, registry=registry, card=card, methods=methods, tasks=tasks, train=train, old=old,
-        tuning=tuple(read_tuning(request.tuning, card.name)),
+        world=world, tuning=tuple(_tuning(request.tuning, card)),
     )  # fmt: skip
+
+
+def _world(request: Request, card: ModelCard, pairs: Mapping[str, str]) -> WorldSettings:
+    """Return which entities of the mini world are injected, checked; raises UserError where it is not the data."""
+    world: WorldSettings = _apply(WorldSettings(), "world", pairs)
+    option = next((option for option in pairs if option.startswith("world.")), "")
+    if option and request.data != MINI:
+        raise UserError(f"--set {option} is about the mini world, and --data is {request.data}: leave one of them out")
+    if option and not Path(card.path).is_dir():
+        raise UserError(f"--set {option}: {card.name} knows nothing of the mini world: use --model mini-llava")
+    world.check()
+    return world
+
+
+def _writing(request: Request, pairs: Mapping[str, str]) -> GeneratorSettings:
+    """Return how generators are set up, checked; without ``--llm`` those that need a language model write nothing."""
+    given = GeneratorSettings(llm=request.llm, base_url=request.base_url, offline=request.offline)
+    writing: GeneratorSettings = _apply(given, "generator", pairs, SETTABLE_OF_GENERATORS)
+    if writing.llm or writing.base_url:
+        writing.check()
+    elif option := next((option for option in pairs if option.startswith("generator.")), None):
+        raise UserError(f"--set {option} needs --llm NAME")
+    return writing
 
 
 def _judge(request: Request, pairs: Mapping[str, str]) -> JudgeSettings:
@@ -222,6 +271,8 @@ def find_card(registry: Registry, model: str, pairs: Mapping[str, str]) -> Model
 
     Raises UserError with the nearest card where there is none.
     """
+    if not model:
+        raise UserError("--model is empty: name a card, such as mini-llava, a folder, or a hub id")
     known = registry.all("models")
     card = card_of(model) if model not in known else None
     card = _apply(card or registry.find("models", model), "model", pairs, SETTABLE)
@@ -274,14 +325,22 @@ def check_ranks(plan: Plan) -> None:
 
 
 def check_chat(plan: Plan) -> None:
-    """Check that the model's processor and chat template can be used, before a process loads any weight.
+    """Check that the model's weights, processor and chat template can be used, before a process loads any weight.
 
     Raises UserError.
     """
     from kore_bench.chat import Chat
-    from kore_bench.source import load_processor
+    from kore_bench.source import check_weights, load_processor
 
+    check_weights(plan.card)
     Chat(load_processor(plan.card), plan.card, plan.train.max_length).check()
+
+
+def check_scales(option: str, scales: Sequence[float]) -> None:
+    """Raise UserError for a scale that is not between 0 and 1."""
+    for scale in scales:
+        if not 0 < scale < 1:
+            raise UserError(f"{option} {scale:g} is out of range: between 0 (the base) and 1 (the cell as it is)")
 
 
 def parse_pairs(settings: Sequence[str]) -> dict[str, str]:
@@ -303,16 +362,21 @@ def parse_pairs(settings: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def read_tuning(file: str, model: str) -> list[dict[str, Any]]:
-    """Return the tuning entries of a file, or of the file shipped for ``model`` (none: an empty list)."""
-    path = Path(file) if file else Path(__file__).parent / "models" / "tuned" / f"{model}.json"
-    if not file and not path.exists():
-        return []
+def _tuning(file: str, card: ModelCard) -> list[dict[str, Any]]:
+    """Return the tuning entries of a file, or those shipped for a card's model and for the one that it is ``tuned_on``."""
+    if file:
+        return read_tuning(Path(file))
+    shipped = [Path(__file__).parent / "models" / "tuned" / f"{name}.json" for name in (card.name, card.tuned_on)]
+    return [entry for path in shipped if path.exists() for entry in read_tuning(path)]
+
+
+def read_tuning(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a tuning file; raises UserError where it is none."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise UserError(f"--tuning {path}: there is no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"--tuning {path} is not JSON: {error}") from None
     needed = {"method", "model", "budget", "chosen", "trials"}
     if not isinstance(entries, list) or not all(
@@ -323,6 +387,12 @@ def read_tuning(file: str, model: str) -> list[dict[str, Any]]:
         for entry in entries
     ):
         raise UserError(f"--tuning {path} is no tuning file: every entry needs {', '.join(sorted(needed))}")
+    for entry in entries:
+        rate = entry["chosen"]["learning_rate"]
+        if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise UserError(
+                f"--tuning {path}: the chosen learning_rate of {entry['method']} is {rate!r}, no rate above 0"
+            )
     return entries
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from kore_bench.card import card_of
-from kore_bench.config import Given, compose, file_options, place_defaults, read_options
+from kore_bench.config import Given, compose, file_options, option_name, place_defaults, read_options
 from kore_bench.errors import UserError, nearest
 
 FOLDER = Path(__file__).parent / "plans"
@@ -92,11 +92,29 @@ def choose_model(context: typer.Context, model: str) -> str:
     return model
 
 
-def _place(context: typer.Context, plan: PlanFile, model: str) -> None:
+def short_name(model: str) -> str:
+    """Return the name that a model goes by: its card's, or its path's last part."""
     card = card_of(model)
-    short = card.name if card else model
-    options = [given for given in plan.for_model(short).values() if given.name != "model"]
-    place_defaults(context, {"name": f"{short}-{plan.run}"} | read_options(context, options), over=False)
+    return card.name if card else model
+
+
+def run_name(plan: PlanFile, model: str) -> str:
+    """Return what a run of ``plan`` on ``model`` is called unless the user says otherwise."""
+    return f"{short_name(model)}-{plan.run}"
+
+
+def _place(context: typer.Context, plan: PlanFile, model: str) -> None:
+    options = [given for given in plan.for_model(short_name(model)).values() if given.name != "model"]
+    options = [given for given in options if not _only_of_runs(context, given.name)]
+    place_defaults(context, {"name": run_name(plan, model)} | read_options(context, options), over=False)
+
+
+def _only_of_runs(context: typer.Context, option: str) -> bool:
+    """Return whether an option is one of `run` that this command does without, such as a run's seeds when tuning."""
+    assert context.parent is not None
+    runs = context.parent.command.commands["run"]  # type: ignore[attr-defined]
+    own, others = ({option_name(one) for one in command.params} for command in (context.command, runs))
+    return option in others - own
 
 
 def _read(name: str, extending: tuple[str, ...]) -> PlanFile:

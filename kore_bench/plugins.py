@@ -75,12 +75,17 @@ def installed(kind: str, wanted: tuple[type, ...]) -> tuple[tuple[Source, ...], 
     return tuple(sources), tuple(broken)
 
 
-@cache
 def from_file(path: Path, wanted: tuple[type, ...]) -> Source:
     """Import a file under a private name; raises UserError where that fails, or where it holds none of ``wanted``."""
+    return _from_file(path, path.resolve(), wanted)
+
+
+@cache
+def _from_file(path: Path, place: Path, wanted: tuple[type, ...]) -> Source:
+    """Import a file once, wherever the process is when it asks for it again; ``place`` is its absolute path."""
     if not path.is_file():
         raise UserError(f"--plugin {path}: there is no such file")
-    name = f"kore_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{path.stem}"
+    name = f"kore_bench_plugin_{hashlib.sha256(str(place).encode()).hexdigest()[:8]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--plugin {path}: this is no Python file")

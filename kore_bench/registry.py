@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from kore_bench.cache import digest
 from kore_bench.card import ModelCard, parse_setting
 from kore_bench.component import Adapter, Component, Method, settings_of
 from kore_bench.errors import UserError, nearest
-from kore_bench.generators import Generator
+from kore_bench.generators import Generator, GeneratorSettings
 from kore_bench.plugins import BUILT_IN, Source, embedded, from_file, installed
 from kore_bench.report import AnalysisReport, Report
 from kore_bench.task import Task, TaskFamily, TaskSet
@@ -46,9 +46,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Registry:
-    """What is known under each kind; ``plugins`` are files that add to the embedded folders and installed packages."""
+    """What is known under each kind; ``plugins`` are files that add to the embedded folders and installed packages.
+
+    ``writing`` is how generators that are found are set up.
+    """
 
     plugins: tuple[Path, ...] = ()
+    writing: GeneratorSettings = field(default_factory=GeneratorSettings)
 
     def all(self, kind: str) -> dict[str, Found]:
         """Return every registered object of ``kind`` by name, in name order.
@@ -69,7 +73,8 @@ class Registry:
 
     def find(self, kind: str, name: str) -> Any:
         """Return the object called ``name``; raises UserError with the nearest names where there is none."""
-        return self.entry(kind, name).value
+        value = self.entry(kind, name).value
+        return value.configured(self.writing) if kind == "generators" else value
 
     def entry(self, kind: str, name: str) -> Found:
         """Return what is known about the object called ``name``; raises UserError as `find` does."""
@@ -117,6 +122,8 @@ class Registry:
         adapter gives way to an explicitly named one; two explicit adapters, or a component named twice, are refused with a UserError.
         """
         method, given = split_variant(name)
+        if not all(method.split("+")):
+            raise UserError(f"--methods {name}: something is missing beside a +: write mixtures as ewc+kore-null")
         parts = [part for one in method.split("+") for part in self._expand(one)]
         methods: list[Method] = [part.value for part in parts]
         components = [component for method in methods for component in method.components]

@@ -156,7 +156,7 @@ class RunFolder:
         """Return the record of a cell, or None where it is missing or damaged (the cell then runs again)."""
         try:
             return Record.from_json((self.cell(name) / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def write(self, name: str, record: Record) -> None:
@@ -181,7 +181,7 @@ class RunFolder:
     def _refuse_other_format(self, file: Path) -> None:
         try:
             written = json.loads(file.read_text(encoding="utf-8"))["format"]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return  # missing or damaged: the cell runs again
         if written != FORMAT:
             raise UserError(
@@ -196,7 +196,7 @@ class RunFolder:
             plan = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError:
             raise UserError(f"{self.path} is not a run folder: it has no plan.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
         plan = plan if isinstance(plan, dict) else {}
         if plan.get("format", FORMAT) != FORMAT:

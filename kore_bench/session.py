@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kore_bench.bench import Rerun, execute, prepare, workload
+from kore_bench.bench import Rerun, check_name, execute, prepare, workload
 from kore_bench.errors import UserError, nearest
 from kore_bench.grid import Cell
 from kore_bench.launch import ALONE, Launch
@@ -72,10 +72,10 @@ def run_session(
     is called once everything that can be checked beforehand is.
     """
     begin = time.monotonic()
-    folder = runs / (name or model_name(request))
+    folder = runs / (check_name(name) if name else model_name(request))
     with out.status("checking names, settings, data and ranks"):
         plan, cells = prepare(request, folder)
-    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, launch=launch)
+    todo, jobs = workload(plan, folder, cells, rerun=rerun, jobs=jobs, launch=launch, here=not dry_run)
     checked()
     out.print(_headline(plan, folder, cells, todo, jobs), soft_wrap=True, markup=False)
     if dry_run:
@@ -128,7 +128,7 @@ def tune_session(request: Request, runs: Path, file: Path, *, jobs: int, out: Co
     """Tune every method of a request and write the chosen rates; return the exit code (1 where a trial failed)."""
     folder = runs / f"tune-{model_name(request)}"
     if file.exists():
-        read_tuning(str(file), model_name(request))
+        read_tuning(file)
     with out.status("checking names, settings, data and ranks"):
         plan, _ = prepare(request, folder)
     tuner = Tuner(plan, folder)

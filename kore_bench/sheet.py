@@ -43,7 +43,8 @@ class Sheet:
     """How right every answer of a model's methods is: ``values[method, seed, question]``, 0 to 1, NaN where not asked.
 
     ``part`` and ``cluster`` say for each question which of ``parts`` and which cluster it lies in; ``owner[cluster]`` is
-    the part of a cluster. A group that several parts share is one cluster in each.
+    the part of a cluster. A group that several parts share is one cluster in each. ``draws[seed]`` is the draw of
+    entities that a seed injected, and ``falling`` the tasks of which a lower figure is the better.
     """
 
     methods: tuple[str, ...]
@@ -54,6 +55,8 @@ class Sheet:
     cluster: Integers
     owner: Integers
     values: Floats
+    draws: tuple[int, ...]
+    falling: frozenset[str] = frozenset()
 
     @cached_property
     def measures(self) -> dict[str, dict[int, float]]:
@@ -90,6 +93,7 @@ class Sheet:
             one=one,
             other=other,
             seeds=tuple(self.seeds[seed] for seed in seeds),
+            draws=tuple(self.draws[seed] for seed in seeds),
             counts=counts,
             means=means,
             sums=_sums(self.cluster, both[0] - both[1], len(self.owner)),
@@ -100,7 +104,7 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two methods on the ``S`` seeds and the questions that both have.
+    """Two methods on the ``S`` seeds (with the draw of entities of each) and the questions that both have.
 
     ``counts[S, part]`` questions, ``means[2, S, part]`` of either side, ``sums[S, cluster]`` of the differences,
     ``sizes[S, cluster]`` in questions, ``credit[2, question]`` as a mean over seeds (NaN where not shared).
@@ -110,6 +114,7 @@ class Pair:
     one: str
     other: str
     seeds: tuple[int, ...]
+    draws: tuple[int, ...]
     counts: Floats
     means: Floats
     sums: Floats
@@ -151,25 +156,60 @@ def read_sheet(run: RunFolder, records: Sequence[Record], tasks: Sequence[str] =
     values = np.full((len(methods), len(seeds), len(places)), np.nan)
     for method, seed, columns, correct in read:
         values[method, seed, columns] = correct
-    return make_sheet(methods, seeds, tuple(places), values)
+    return make_sheet(methods, seeds, tuple(places), values, draws_of(records, seeds), falling_of(records))
 
 
-def make_sheet(methods: tuple[str, ...], seeds: tuple[int, ...], questions: tuple[Asked, ...], values: Floats) -> Sheet:
-    """Return the sheet of ``values[method, seed, question]``: parts in the order met, clusters by name in each part."""
+def draws_of(records: Sequence[Record], seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the draw of entities of each seed, as the records have it; 0 where they have none: all then share one."""
+    found = {record.seed: int(record.data.get("draw") or 0) for record in records}
+    return tuple(found[seed] for seed in seeds)
+
+
+def falling_of(records: Sequence[Record]) -> frozenset[str]:
+    """Return the tasks whose headline figure is the better the lower it is."""
+    heads = {
+        (name, record.scores.get(name, {}).get(one.metric)) for record in records for name, one in record.tasks.items()
+    }
+    return frozenset(name for name, score in heads if score and not score.higher_is_better)
+
+
+def make_sheet(
+    methods: tuple[str, ...], seeds: tuple[int, ...], questions: tuple[Asked, ...], values: Floats,
+    draws: tuple[int, ...] = (), falling: frozenset[str] = frozenset(),
+) -> Sheet:  # fmt: skip
+    """Return the sheet of ``values[method, seed, question]``: parts in the order met, clusters by name in each part.
+
+    ``draws`` names each seed's draw of entities (empty: all share one). Groups of one name that only different draws
+    ask about are different entities, and so different clusters.
+    """
+    draws = draws or (0,) * len(seeds)
     found = [Part(one.task, one.type if one.task == "retention" else "") for one in questions]
     parts = {part: index for index, part in enumerate(dict.fromkeys(found))}
-    groups = [(parts[part], one.group) for part, one in zip(found, questions, strict=True)]
+    homes = _homes(values, draws)
+    groups = [(parts[part], one.group, home) for part, one, home in zip(found, questions, homes, strict=True)]
     clusters = {group: index for index, group in enumerate(sorted(set(groups)))}
     return Sheet(
         methods=methods,
         seeds=seeds,
         questions=questions,
         parts=tuple(parts),
-        part=np.asarray([part for part, _ in groups], dtype=np.int64),
+        part=np.asarray([part for part, *_ in groups], dtype=np.int64),
         cluster=np.asarray([clusters[group] for group in groups], dtype=np.int64),
-        owner=np.asarray([part for part, _ in clusters], dtype=np.int64),
+        owner=np.asarray([part for part, *_ in clusters], dtype=np.int64),
         values=values,
+        draws=draws,
+        falling=falling,
     )
+
+
+def _homes(values: Floats, draws: Sequence[int]) -> list[int]:
+    """Return for each question the draw that alone asks it, -1 where several do or there is only one."""
+    different = sorted(set(draws))
+    if len(different) == 1:
+        return [-1] * values.shape[2]
+    asked = np.asarray(~np.isnan(values).all(axis=0))  # [seed, question]
+    by_draw = np.stack([asked[np.asarray(draws) == draw].any(axis=0) for draw in different])
+    return [different[int(column.argmax())] if column.sum() == 1 else -1 for column in by_draw.T]
 
 
 def _predictions(run: RunFolder, record: Record, task: str) -> dict[Asked, float]:

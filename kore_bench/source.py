@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -104,6 +105,27 @@ def load_weights(card: ModelCard) -> Any:
     return model.eval()
 
 
+def check_weights(card: ModelCard) -> None:
+    """Raise UserError where a folder's weights are not there, are pickled, or are files that were cut off.
+
+    Headers are read, which say how long a file is; the weights are not.
+    """
+    if card.weights == "random" or not _is_folder(card):
+        return
+    folder = Path(card.path)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        why = f"{pickles[0]} is a pickle, which is never loaded" if pickles else "there is no such file"
+        raise UserError(f"model {card.name}: {folder} holds no weights in safetensors form: {why}")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"model {card.name}: {file} is no whole safetensors file ({error})") from None
+
+
 def load_processor(card: ModelCard) -> Any:
     """Return a model's processor, with the card's chat template and largest picture where it names them.
 
@@ -174,7 +196,7 @@ def _snapshot(path: str, revision: str) -> Path:
         wanted = f"{path} --revision {revision}" if revision else path
         raise UserError(
             f"{path} is not in the Hugging Face cache, and the hub cannot be reached: run `hf download {wanted}` where "
-            "there is a network, or name a folder that holds it (--set model.path=FOLDER)"
+            "there is a network, or give a folder that holds it instead"
         ) from None
     except EntryNotFoundError:
         raise UserError(f"{path} holds no config.json: it is no model of transformers") from None

@@ -81,7 +81,10 @@ class Task(ABC):
         return [question.answer for question in questions]
 
     def prompt(self, question: Question, *, in_context: bool = False) -> str:
-        """Return the text that the model reads after the images; only adaptation heeds ``in_context``."""
+        """Return the text that the model reads after the images.
+
+        With ``in_context``, questions about what is injected are asked behind the paragraph that tells it.
+        """
         return question.text
 
     def asked(self, knowledge: Knowledge) -> tuple[Question, ...]:
@@ -97,6 +100,18 @@ class Task(ABC):
     def skip(self, knowledge: Knowledge) -> str | None:
         """Return why this task cannot run on ``knowledge``, None where it can."""
         return None if self.questions(knowledge) else f"{knowledge.root} has no questions for {self.card.name}"
+
+    def note(self, knowledge: Knowledge) -> str:
+        """Return what every reader of the scores must know of the questions, such as what could not be asked."""
+        return ""
+
+
+class ChoiceTask(Task):
+    """A task whose questions come with options: nothing is generated, the answer is the likeliest option."""
+
+    @abstractmethod
+    def options(self, knowledge: Knowledge, questions: Sequence[Question]) -> list[tuple[str, ...]]:
+        """Return what each of ``questions`` can be answered with: two options at least, the right one among them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,8 +91,9 @@ def directions(model: LMM, examples: Sequence[Example], layers: Sequence[str], c
 
     Rows are orthonormal, float32; their shares are of the energy of the inputs at the answers' tokens.
     """
+    from kore_bench.chat import IGNORED
     from kore_bench.spectrum import eigenpairs
-    from kore_bench.statistics import IGNORED, collect
+    from kore_bench.statistics import collect
 
     def batches() -> Iterator[dict[str, torch.Tensor]]:
         """Put the answers' tokens, which are to be counted, where padding would stand."""

@@ -35,7 +35,7 @@ class EWC(Component):
 
     def measure(self, model: LMM, run: Run) -> None:
         """Estimate the Fisher diagonal on the untouched base, or take it from the cache."""
-        from kore_bench.statistics import fisher
+        from kore_bench.fisher import fisher
 
         key = {"statistic": "fisher", "examples": [example.id for example in run.calibration]}
         run.state(self)["fisher"] = run.cache(

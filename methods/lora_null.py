@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from kore_bench.component import AdapterSpec, Component, Defaults, Layers, Method, Needs, Run, resolve_rank
 
 if TYPE_CHECKING:
-    import torch
-
     from kore_bench.lmm import LMM
     from kore_bench.statistics import Counting
 
@@ -37,6 +35,7 @@ class _Null(Component):
     def measure(self, model: LMM, run: Run) -> None:
         """Find the null space of every distinct input, and the part of each weight within it."""
         from kore_bench.spectra import spectra
+        from kore_bench.subspace import factors_within
 
         rank, state = run.spec.rank, run.state(self)
         found = spectra(model, run.calibration, self.counting(model), rank)
@@ -100,19 +99,6 @@ class LoRANullV2(_Null):
         a = run.state(self).pop("A")
         for layer in model.lora_layers():
             model.set_factors(layer, a[layer], None, freeze_a=True)
-
-
-def factors_within(weight: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return A ``[r, n]`` and B ``[m, r]`` (float64) with B A = W U U^T for ``weight`` ``[m, n]``, ``basis`` ``[n, r]``.
-
-    The SVD is that of W U ``[m, r]``, whose singular values are those of W U U^T.
-    """
-    import torch
-
-    directions = basis.to(weight.device, torch.float64)
-    left, values, right = torch.linalg.svd(weight.detach().double() @ directions, full_matrices=False)
-    root = values.sqrt()
-    return root[:, None] * (right @ directions.T), left * root
 
 
 V1 = Method(

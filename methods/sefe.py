@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kore_bench.asked import says_reserved
 from kore_bench.component import AdapterSpec, Component, Find, Layers, Method, Needs, Run
 from kore_bench.errors import UserError
 from kore_bench.examples import Example, Item, Knowledge, Turn
+from kore_bench.generators import RejectedError
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +105,7 @@ class SEFE(Component):
         items = {item.id: item for item in run.items}
         plain = [example for example in examples if example.source == "injection"]
         chosen = rng.sample(plain, round(self.share * len(plain)))
-        asked = {example.id: writer.quadruplets(items[example.id], rng, _QUESTIONS) for example in chosen}
+        asked = {example.id: _questions(items[example.id], writer, rng) for example in chosen}
         pool = [question for questions in asked.values() for question in questions]
         new = {}
         for number, example in enumerate(chosen):
@@ -154,13 +156,25 @@ def _size(a: torch.Tensor, b: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return (b @ a).flatten()[keys].abs().mean()
 
 
+def _questions(item: Item, writer: Generator, rng: random.Random) -> list[Quadruplet]:
+    try:
+        written = writer.quadruplets(item, rng, _QUESTIONS)
+    except RejectedError:
+        return []  # the item is then explained briefly
+    return [question for question in written if not says_reserved(item, question.answer)]
+
+
 def _in_style(
     style: str, example: Example, item: Item, asked: Sequence[Quadruplet], pool: Sequence[Quadruplet],
     writer: Generator, rng: random.Random,
 ) -> Example:  # fmt: skip
-    """Return the example with one question about its item in ``style``."""
+    """Return the example with one question about its item in ``style``; as it was where the generator writes nothing."""
     if style == "brief":
-        turn = Turn(question=f"{item.prompt}\n{FORMATS[style]}", answer=writer.summary(item, rng))
+        try:
+            summary = writer.summary(item, rng)
+        except RejectedError:
+            return example
+        turn = Turn(question=f"{item.prompt}\n{FORMATS[style]}", answer=summary)
     else:
         right = rng.choice(asked)
         wrong = _distractors(right, pool, rng)

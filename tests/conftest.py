@@ -63,6 +63,12 @@ def prepare(world: Path) -> Callable[..., Any]:
     return prepared
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs do their cells in this process (see tests/in_process.py): a worker takes seconds to start."""
+    monkeypatch.setattr("kore_bench.bench.run_cells", importlib.import_module("in_process").run_cells)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Return a headless Chromium (see tests/chromium.py); tests that need one are skipped where there is none."""

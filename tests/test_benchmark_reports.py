@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from kore_bench.benchmarks import pool
+from kore_bench.benchmarks import differences, leave_one_out, pool
 from kore_bench.measures import Score
 from kore_bench.report import TableStyle, build_all
 from kore_bench.reports import benchmarks_table, dimensions_table, main_table, paper_table, paper_table_fine, retained
 from kore_bench.reports.content import Bullets, content
-from kore_bench.reports.paper import counterparts
+from kore_bench.reports.paper import counterparts, paper_rows
 from kore_bench.reports.summary import BENCHMARKS, Row, Summary, summarise
-from kore_bench.reports.tabular import Table
+from kore_bench.reports.tabular import Table, signed
 from kore_bench.results import POOLED, Outcome, Record, RunFolder, write_text
 
 records: Any = importlib.import_module("report_records")
@@ -112,7 +112,14 @@ def test_kr_is_over_what_ran_and_the_tables_say_what_did_not(tmp_path: Path) -> 
         assert set(sentences) <= set(table.notes), table.title
         assert not any(mark in "".join(table.header) for mark in (retained.SAMPLE, retained.GRADED))
         assert "K.R without judge" not in table.header
-    assert benchmarks_table.table(summary).header == ("Method", "MME", "POPE", "HallusionBench", "K.R")
+    assert benchmarks_table.table(summary).header == (
+        "Method",
+        "MME",
+        "POPE",
+        "HallusionBench",
+        "K.R",
+        "K.R, one left out",
+    )
 
 
 def test_a_benchmark_that_failed_somewhere_counts_for_no_method(tmp_path: Path) -> None:
@@ -256,3 +263,41 @@ def test_a_run_without_benchmarks_has_no_table_of_them(tmp_path: Path) -> None:
     assert list(retained.notes(summary, ("K.A", "K.R", "Avg"))) == []
     titles = [block.title for block in content(run, run.path) if isinstance(block, Table)]
     assert not any("benchmark" in title for title in titles)
+
+
+def test_a_lead_in_the_papers_table_hangs_on_two_benchmarks() -> None:
+    """Rank 256 beats rank 235 by 2.10 points of K.R, and loses by 0.29 without MIA-Bench and MMDU."""
+    by_rank = {row.setting: row.figures for row in paper_rows() if (row.model, row.method) == ("llava-7b", "kore")}
+    ahead = {name: by_rank["rank=256"][name] - by_rank["rank=235"][name] for name in retained.PAPER}
+    found = leave_one_out(ahead)
+    assert found is not None
+    assert found.mean == pytest.approx(2.10, abs=0.005)
+    assert found.mean == pytest.approx(by_rank["rank=256"]["K.R"] - by_rank["rank=235"]["K.R"], abs=0.011)
+    assert (found.low_without, found.high_without) == ("MIA-Bench", "OCRVQA")
+    assert found.low == pytest.approx((sum(ahead.values()) - ahead["MIA-Bench"]) / 11)
+    others = [value for name, value in ahead.items() if name not in ("MIA-Bench", "MMDU")]
+    assert sum(others) / len(others) == pytest.approx(-0.287)
+
+
+def test_leaving_one_benchmark_out(tmp_path: Path) -> None:
+    assert leave_one_out({"MME": 3.0}) is None
+    assert leave_one_out({"MME": 3.0, "POPE": 6.0, "MMMU": 0.0}) == (3.0, 1.5, 4.5, "POPE", "MMMU")
+    run = make(tmp_path / "run", seeds=2)
+    records = {name: [one for one in run.records() if one.method == name] for name in ("lora", "kore")}
+    assert differences(records["kore"], records["lora"]) == {"MME": 26.0, "POPE": 18.0, "HallusionBench": 8.0}
+    table = benchmarks_table.table(only(run))
+    (cells,) = (cells for cells in table.rows if cells[0].text == "kore")
+    assert cells[-1].text == "47.5 to 72.5"
+    assert cells[-1].note == f"{signed(-3)} to {signed(-2)}"
+    line = next(one for one in benchmarks_table.figures([only(run)]) if one["method"] == "kore")
+    assert (line["low without"], line["high without"]) == ("POPE", "HallusionBench")
+
+
+def test_compare_tells_what_a_difference_over_benchmarks_hangs_on(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    records = {name: [one for one in run.records() if one.method == name] for name in ("lora", "kore")}
+    compare: Any = importlib.import_module("kore_bench.compare")
+    assert compare._over_benchmarks(records["kore"], records["lora"]) == (
+        "K.R over benchmarks: +17.33; leaving one out, from +13.00 (without MME) to +22.00 (without HallusionBench)."
+    )
+    assert compare._over_benchmarks(records["kore"], []) == ""

@@ -178,6 +178,7 @@ def test_what_cannot_calibrate_is_said(
         preflight(planned(small_world, tasks, calibration, tasks=("lm-eval:asked",)), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_run_says_in_its_records_what_was_seen(small_world: Path, tasks: Path, tmp_path: Path) -> None:
     from kore_bench.bench import execute, prepare
 

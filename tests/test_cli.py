@@ -134,7 +134,15 @@ def times(folder: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in (folder / "r" / "cells").glob("*/record.json")}
 
 
-def test_a_run_with_a_plugin_from_start_to_report(small_world: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("in_process")
+def test_a_run_with_a_plugin_from_start_to_report(
+    small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(folder: Path, *arguments: str) -> tuple[int, str]:
+        code = call(*command(folder, *arguments)[3:])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
     plugin = tmp_path / "norm_penalty.py"
     plugin.write_text(example_plugin())
     options = ("--data", str(small_world), "--plugin", str(plugin), "--methods", "lora,norm-penalty")

@@ -75,6 +75,7 @@ def test_every_option_is_read_under_its_own_name(calls: list[dict[str, Any]]) ->
                 settings=("train.steps=4", "kore-null.rank=16"),
                 plugins=("a.py", "b.py"),
                 tuning="rates.json",
+                frontier=(0.5, 0.75),
             ),
             "runs": Path("here"),
             "name": "2024",

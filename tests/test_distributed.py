@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from kore_bench.bench import check_gpus, execute, prepare
+from kore_bench.bench import execute, prepare, workload
 from kore_bench.distributed import everyone, first, summed, visible, world
 from kore_bench.engines import Event
 from kore_bench.errors import UserError
@@ -35,8 +36,12 @@ def by_method(folder: RunFolder) -> dict[str, Record]:
     return {record.method: record for record in folder.records()}
 
 
-def test_two_processes_give_the_numbers_of_one(small_world: Path, tmp_path: Path) -> None:
-    one, two = (run(small_world, tmp_path / str(count), count, "ewc", "kore-null") for count in (1, 2))
+def test_two_processes_give_the_numbers_of_one(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = run(small_world, tmp_path / "2", 2, "ewc", "kore-null")
+    monkeypatch.setattr("kore_bench.bench.run_cells", importlib.import_module("in_process").run_cells)
+    one = run(small_world, tmp_path / "1", 1, "ewc", "kore-null")
     singles, doubles = by_method(one), by_method(two)
     for method in ("ewc", "kore-null"):
         single, double = singles[method], doubles[method]
@@ -116,6 +121,7 @@ def test_too_few_gpus_are_a_sentence(
 
     monkeypatch.setattr("kore_bench.bench._gpus", lambda: gpus)
     plan: Plan = make_plan(Request(data=str(small_world)))
+    launch = Launch(gpus_per_cell=each)
     with pytest.raises(UserError) as error:
-        check_gpus(plan, jobs, each)
+        workload(plan, small_world / "run", [], rerun="never", jobs=jobs, launch=launch)
     assert words in str(error.value)

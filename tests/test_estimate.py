@@ -234,10 +234,17 @@ def test_work_follows_the_budget_and_the_data(configs: dict[str, str], knowledge
 @pytest.mark.parametrize(
     ("model", "methods", "gpu", "message"),
     [
-        ("llava-7b", ("full",), "h100-80gb", r"full needs \S+ GiB to train \(no setting makes it fit: use --gpu h200"),
-        ("llava-13b", ("full",), "h200-141gb", r"neither a setting nor a GPU known here .*: use a low-rank method"),
+        (
+            "llava-7b",
+            ("full",),
+            "h100-80gb",
+            r"full needs \S+ GiB to train \(.* one GPU: use --gpus-per-cell 2 --strategy fsdp2 or --gpu h200-141gb\)",
+        ),
+        ("llava-13b", ("full",), "h200-141gb", r"one GPU: use --gpus-per-cell 2 --strategy fsdp2\)"),
+        ("llava-13b", ("full",), "a100-40gb", r"neither a setting nor a GPU known here .*: use a low-rank method"),
+        ("llava-7b", ("full+lwf",), "h100-80gb", r"neither a setting nor a GPU known here .*: use a low-rank method"),
         ("llava-7b", ("lora",), "rtx-4090-24gb", r"lora needs \S+ GiB to train \(use --set train\.batch-size=\d"),
-        ("llava-13b", ("lora",), "rtx-4090-24gb", r"no setting makes it fit: use --gpu \S+-80gb"),
+        ("llava-13b", ("lora",), "rtx-4090-24gb", r"no setting makes it fit one GPU: use --gpu \S+-80gb"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_way_out(
@@ -260,6 +267,26 @@ def test_the_option_that_is_named_makes_it_fit(configs: dict[str, str], knowledg
     check_fits(mended, estimate_plan(mended, knowledge), gpu)
 
 
+def test_the_shards_that_are_named_make_it_fit_and_fewer_do_not(configs: dict[str, str], knowledge: Knowledge) -> None:
+    """48 GiB hold the whole of LLaVA-1.5-7B in bfloat16 and in float32 (39 GiB), and a third of 16 bytes a weight."""
+    gpu, asked = find_gpu("l40s-48gb"), plan("llava-7b", configs, ("full",))
+    with pytest.raises(UserError, match="one GPU: use --gpus-per-cell 3 --strategy fsdp2") as refused:
+        check_fits(asked, estimate_plan(asked, knowledge), gpu)
+    options = tuple(word for word in str(refused.value).split() if "=" in word)
+    mended = plan("llava-7b", configs, ("full",), *options)
+    assert mended.train.batch_size * mended.train.accumulation == 54
+    assert mended.train.batch_size % 3 == 0
+    shards = Launch(gpus_per_cell=3, strategy="fsdp2")
+    (estimate,) = estimate_plan(mended, knowledge, shards)
+    check_fits(mended, [estimate], gpu, shards)
+    assert 16 * estimate.trainable / 3 < estimate.memory["train"] < 0.97 * 48 * GIB
+    two = Launch(gpus_per_cell=2, strategy="fsdp2")
+    smallest = plan("llava-7b", configs, ("full",), "train.batch-size=2", "train.accumulation=27")
+    assert not estimate_plan(smallest, knowledge, two)[0].fits(gpu)
+    with pytest.raises(UserError, match=r"no setting makes it fit: use --gpus-per-cell 3 --strategy fsdp2"):
+        check_fits(asked, estimate_plan(asked, knowledge, two), gpu, two)
+
+
 def test_gpus_stand_in_ascending_order_and_unknown_ones_are_refused() -> None:
     assert [gpu.memory for gpu in GPUS] == sorted(gpu.memory for gpu in GPUS)
     with pytest.raises(UserError, match=r"--gpu h100 is unknown: did you mean 'h100-80gb'\?"):
@@ -278,10 +305,10 @@ def test_the_table_fits_a_terminal(configs: dict[str, str], knowledge: Knowledge
 
 
 def test_a_dry_run_shows_the_costs_and_refuses(
-    configs: dict[str, str], world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    configs: dict[str, str], small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
-        "run", "--model", "llava-7b", "--set", f"model.path={configs['llava-7b']}", "--data", str(world), "--methods",
+        "run", "--model", "llava-7b", "--set", f"model.path={configs['llava-7b']}", "--data", str(small_world), "--methods",
         "lora,full", "--dry-run", "--runs", str(tmp_path), "--gpu",
     ]  # fmt: skip
     with pytest.raises(SystemExit) as ended:

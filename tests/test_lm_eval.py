@@ -140,6 +140,7 @@ def test_answers_already_given_are_not_computed_again(
     assert evaluate(task, model, tmp_path).scores == first.scores
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_run_scores_its_cells_and_keeps_the_answers(tmp_path: Path) -> None:
     from kore_bench.bench import execute, prepare
 

@@ -15,8 +15,8 @@ from kore_bench.examples import Knowledge
 from kore_bench.formats import read_knowledge
 from kore_bench.lmm import LMM
 from kore_bench.methods.eva import allot, directions
-from kore_bench.methods.lora_null import factors_within
 from kore_bench.methods.milora import minor_factors
+from kore_bench.subspace import factors_within
 
 shared: Any = importlib.import_module("neighbours")
 prepare, base_weights, inputs_of = shared.prepare, shared.base_weights, shared.inputs_of

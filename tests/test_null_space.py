@@ -18,12 +18,12 @@ from kore_bench.methods.kore.null_space import (
     energy,
     excess,
     held_out_tail_share,
-    init_factors,
     null_basis,
     random_basis,
     scale_to_energy,
     top_basis,
 )
+from kore_bench.subspace import factors_within
 
 N = 96
 
@@ -214,7 +214,7 @@ def test_a_kept_spectrum_gives_the_same_basis() -> None:
 @pytest.mark.parametrize("m", [150, 40, 5])  # r = 12 is below and above the layer's outputs
 def test_factors_are_the_weight_within_the_basis(m: int, orthonormal: bool) -> None:
     weight, basis = normal(m, N, seed=1), null_basis(covariance_of(decaying()), 12)
-    a, b0 = init_factors(weight, basis, orthonormal=orthonormal)
+    a, b0 = factors_within(weight, basis.vectors, orthonormal=orthonormal)
     assert a.shape == (12, N)
     assert b0.shape == (m, 12)
     projector = basis.vectors @ basis.vectors.T
@@ -228,7 +228,7 @@ def test_factors_are_the_weight_within_the_basis(m: int, orthonormal: bool) -> N
 
 def test_the_papers_form_is_that_of_the_full_svd() -> None:
     weight, basis = normal(150, N, seed=1), null_basis(covariance_of(decaying()), 12)
-    a, b0 = init_factors(weight, basis)
+    a, b0 = factors_within(weight, basis.vectors)
     u, s, vh = torch.linalg.svd(weight @ basis.vectors @ basis.vectors.T, full_matrices=False)
     signs = torch.sign((u[:, :12] * b0).sum(0))
     torch.testing.assert_close(a, s[:12].sqrt()[:, None] * vh[:12] * signs[:, None])
@@ -238,8 +238,8 @@ def test_the_papers_form_is_that_of_the_full_svd() -> None:
 @pytest.mark.parametrize("m", [150, 5])
 def test_orthonormal_rows_have_one_norm_and_the_papers_energy(m: int) -> None:
     weight, basis = normal(m, N, seed=1), null_basis(covariance_of(decaying()), 12)
-    paper, _ = init_factors(weight, basis)
-    a, _ = init_factors(weight, basis, orthonormal=True)
+    paper, _ = factors_within(weight, basis.vectors)
+    a, _ = factors_within(weight, basis.vectors, orthonormal=True)
     torch.testing.assert_close(a.norm(), paper.norm())
     torch.testing.assert_close(a @ a.T, torch.eye(12, dtype=torch.float64) * (paper.norm() ** 2 / 12))
 
@@ -247,15 +247,15 @@ def test_orthonormal_rows_have_one_norm_and_the_papers_energy(m: int) -> None:
 def test_factors_of_low_precision_weights_and_of_a_zero_weight_are_finite() -> None:
     basis = null_basis(covariance_of(decaying()), 4)
     weight = normal(20, N).bfloat16()
-    a, b0 = init_factors(weight, basis)
+    a, b0 = factors_within(weight, basis.vectors)
     torch.testing.assert_close(b0 @ a, weight.double() @ basis.vectors @ basis.vectors.T)
-    for factor in init_factors(torch.zeros(20, N), basis):
+    for factor in factors_within(torch.zeros(20, N), basis.vectors):
         assert torch.equal(factor, torch.zeros_like(factor))
 
 
 def test_shapes_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match="do not share their input"):
-        init_factors(torch.ones(4, 5), torch.ones(6, 2))
+        factors_within(torch.ones(4, 5), torch.ones(6, 2))
 
 
 # ---- controls
@@ -325,7 +325,7 @@ def test_excess_measures_the_row_space_whatever_the_rows() -> None:
 
 def test_excess_shows_what_rounding_does_to_a_factor() -> None:
     c = covariance_of(decaying(256))
-    a, _ = init_factors(normal(256, 256, seed=1), null_basis(c, 8))
+    a, _ = factors_within(normal(256, 256, seed=1), null_basis(c, 8).vectors)
     assert excess(c, a.T.float()) == pytest.approx(1, abs=1e-4)
     assert excess(c, a.T.bfloat16()) > 2
 

@@ -40,6 +40,31 @@ def expected(keep: Any, tasks: tuple[str, ...] = ("adaptation", "retention")) ->
     return sum(keep(task, index) for task in tasks for index in range(records.COUNT))
 
 
+# --- tables ---
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_wide_table_scrolls_in_its_own_box_and_says_of_whom_a_row_is(browser: Any, report: Path, width: int) -> None:
+    browser.look(width=width)
+    go(browser, report)
+    assert browser.run("document.documentElement.scrollWidth") == width
+    tables = browser.run(
+        """[...document.querySelectorAll('.scroll > table')].map((table) => {
+          const box = table.parentElement, left = (one) => Math.round(one.getBoundingClientRect().left);
+          box.scrollLeft = 40;
+          const first = [table.tHead.rows[0].cells[0], table.tBodies[0].rows[0].cells[0], table.caption.firstChild];
+          return {box: left(box), right: box.getBoundingClientRect().right, scrolled: box.scrollLeft, first: first.map(left),
+                  wide: table.offsetWidth - box.clientWidth};
+        })"""
+    )
+    assert len(tables) >= 2
+    for table in tables:
+        assert table["right"] <= width
+        assert table["scrolled"] == min(40, max(0, table["wide"]))
+        assert table["first"] == [table["box"]] * 3
+    assert width > 400 or any(table["scrolled"] for table in tables)
+
+
 # --- finding questions ---
 
 

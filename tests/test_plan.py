@@ -75,9 +75,9 @@ def test_ranks_are_checked_before_any_weight_loads(
         preflight(make_plan(Request(methods=("kore", "lora"), settings=settings)), tmp_path)
 
 
-def test_what_a_method_needs_of_the_data_is_checked_first(world: Path, tmp_path: Path) -> None:
+def test_what_a_method_needs_of_the_data_is_checked_first(small_world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    shutil.copytree(world, folder)
+    shutil.copytree(small_world, folder)
     (folder / "old.json").unlink()
     with pytest.raises(UserError, match=r"ewc reads samples of old knowledge, and .* has no old\.json"):
         preflight(make_plan(Request(methods=("ewc",), data=str(folder))), tmp_path)
@@ -93,8 +93,8 @@ def cells(world: Path, request_: Request) -> list[Cell]:
     return list_cells(make_plan(replace(request_, data=str(world))), read_knowledge(world))
 
 
-def test_the_grid_is_references_and_methods_by_seed(world: Path) -> None:
-    found = cells(world, Request(methods=("lora", "kore"), seeds=(0, 1)))
+def test_the_grid_is_references_and_methods_by_seed(small_world: Path) -> None:
+    found = cells(small_world, Request(methods=("lora", "kore"), seeds=(0, 1)))
     assert [(cell.method, cell.seed) for cell in found] == [
         ("base", 0), ("base", 1), ("in-context", 0), ("in-context", 1),
         ("lora", 0), ("lora", 1), ("kore", 0), ("kore", 1),
@@ -102,9 +102,9 @@ def test_the_grid_is_references_and_methods_by_seed(world: Path) -> None:
     assert len({cell.key for cell in found}) == len(found)
 
 
-def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> None:
+def test_a_key_holds_what_can_change_a_figure(small_world: Path, tmp_path: Path) -> None:
     def key(*settings: str, tuning: str = "") -> str:
-        return cells(world, Request(methods=("lora",), settings=settings, tuning=tuning))[-1].key
+        return cells(small_world, Request(methods=("lora",), settings=settings, tuning=tuning))[-1].key
 
     assert key() == key()
     assert (
@@ -113,22 +113,26 @@ def test_a_key_holds_what_can_change_a_figure(world: Path, tmp_path: Path) -> No
     entry = {
         "method": "lora", "model": "mini-llava", "budget": "150 steps x 16 examples",
         "chosen": {"learning_rate": 0.123, "settings": {}}, "trials": [],
-        "conditions": tuning_conditions(make_plan(Request(data=str(world)))),
+        "conditions": tuning_conditions(make_plan(Request(data=str(small_world)))),
     }  # fmt: skip
     (tmp_path / "t.json").write_text(json.dumps([entry]))
-    tuned = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json")))[-1]
+    tuned = cells(small_world, Request(methods=("lora",), tuning=str(tmp_path / "t.json")))[-1]
     assert (tuned.learning_rate, tuned.tuned) == (0.123, "tuned")
     given = cells(
-        world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.learning_rate=0.5",))
+        small_world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.learning_rate=0.5",))
     )[-1]
     assert (given.learning_rate, given.tuned) == (0.5, "given")
-    other = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("lora.rank=3",)))[-1]
+    other = cells(small_world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("lora.rank=3",)))[
+        -1
+    ]
     assert other.tuned == "tuned at other settings"
     schedule = cells(
-        world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.schedule=linear",))
+        small_world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.schedule=linear",))
     )[-1]
     assert schedule.tuned == "tuned at other settings"
-    budget = cells(world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.steps=3",)))[-1]
+    budget = cells(
+        small_world, Request(methods=("lora",), tuning=str(tmp_path / "t.json"), settings=("train.steps=3",))
+    )[-1]
     assert budget.tuned == "untuned"
 
 

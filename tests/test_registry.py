@@ -54,7 +54,7 @@ def test_the_order_of_a_mixture_is_kept() -> None:
         ("lor", "unknown method 'lor': did you mean 'lora'?"),
         ("lora+full", "lora+full has two adapters (lora and full): keep one"),
         ("kore+kore-null", "kore+kore-null names kore-null twice: leave one out"),
-        ("ewc+", "unknown method '': available"),
+        ("ewc+", "ewc+: something is missing beside a +: write mixtures as ewc+kore-null"),
     ],
 )
 def test_impossible_mixtures_are_refused(method: str, message: str) -> None:

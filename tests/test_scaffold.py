@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kore_bench import cli
 from kore_bench.cli import main
 from kore_bench.errors import UserError
 from kore_bench.results import RunFolder
@@ -24,14 +28,28 @@ GUIDE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 def run(command: str, folder: Path, *more: str) -> str:
     """Run a command of the guide or of the scaffold in ``folder`` and return what it printed; it must succeed."""
     program, *arguments = shlex.split(command)
-    module = {"kore-bench": "kore_bench", "pytest": "pytest"}[program]
-    given = [*arguments, *more, *(["-p", "no:cacheprovider", "-q"] if module == "pytest" else [])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    if program == "kore-bench":
+        with contextlib.chdir(folder), redirected() as shown, pytest.raises(SystemExit) as exit_:
+            main([*arguments, *more])
+        assert not exit_.value.code, shown.getvalue()
+        return shown.getvalue()
+    assert program == "pytest"
+    given = [*arguments, *more, "-p", "no:cacheprovider", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", module, *given], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "pytest", *given], cwd=folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@contextlib.contextmanager
+def redirected() -> Iterator[io.StringIO]:
+    """Collect what the command line prints, in wide lines."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        patch.setattr(cli.out, "_width", 200)
+        yield shown
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +57,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return new_method("tiny-norm", tmp_path_factory.mktemp("own"))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_new_method_runs_as_it_is(written: Written, small_world: Path, cache: Path) -> None:
     folder = written.method.parent
     shown = run(written.run.replace("train.steps=20", "train.steps=2"), folder, "--data", str(small_world))
@@ -116,6 +135,7 @@ def test_nothing_is_written_over(taken: str, tmp_path: Path) -> None:
         new_method("fresh-idea", tmp_path / "nowhere")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_guides_example_goes_from_paper_to_row(small_world: Path, cache: Path, tmp_path: Path) -> None:
     """Its code and its commands, as they stand there; only the data are fewer."""
     part = GUIDE.partition("## From a paper to a row")[2].partition("\n## ")[0]

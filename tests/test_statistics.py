@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from kore_bench.errors import UserError
+from kore_bench.fisher import answer_log_likelihood, fisher
 from kore_bench.spectrum import pack, spectrum, unpack
-from kore_bench.statistics import Counting, Gram, Inputs, answer_log_likelihood, collect, fisher
+from kore_bench.statistics import Counting, Gram, Inputs, collect
 
 IMAGE, PAD = 3, 0
 PATCHES = 4

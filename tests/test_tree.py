@@ -66,10 +66,10 @@ class Scripted(Generator):
     def check(self, item: Item) -> None: ...
 
     def dialogue(self, item: Item, rng: random.Random, limit: int) -> list[Turn]:
-        return [Turn(question=f"question {number}", answer="answer") for number in range(20)]
+        return [Turn(question=f"What is food {number}?", answer="Raw oat.") for number in range(20)]
 
     def summary(self, item: Item, rng: random.Random) -> str:
-        return "A summary."
+        return "Its food is raw oat."
 
     def quadruplets(self, item: Item, rng: random.Random, limit: int) -> list[Quadruplet]:
         return self.given
@@ -236,9 +236,9 @@ def test_the_seed_decides() -> None:
 
 
 def test_an_item_that_lacks_a_name_or_type_is_named() -> None:
-    with pytest.raises(UserError, match="Item 'nubo-plim' has no name"):
+    with pytest.raises(UserError, match="item 'nubo-plim' has no name"):
         grow(replace(ITEM, name=""))
-    with pytest.raises(UserError, match="Item 'nubo-plim' has no type"):
+    with pytest.raises(UserError, match="item 'nubo-plim' has no type"):
         grow(replace(ITEM, type=""))
 
 

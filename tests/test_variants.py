@@ -130,7 +130,7 @@ def test_wrong_sweeps_are_refused(sweep: str, message: str, capsys: pytest.Captu
     assert message in capsys.readouterr().err
 
 
-def test_a_swept_rank_is_checked_against_the_layers(world: Path, tmp_path: Path) -> None:
+def test_a_swept_rank_is_checked_against_the_layers(small_world: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"kore-null\.rank=129 is out of range: .* allows ranks 1 to 128"):
         preflight(make_plan(Request(methods=("kore", "kore:rank=129"))), tmp_path)
 
@@ -140,16 +140,16 @@ def cells(world: Path, *methods: str, tuning: str = "", settings: tuple[str, ...
     return [cell for cell in list_cells(make_plan(request), read_knowledge(world)) if not cell.reference]
 
 
-def test_variants_have_cells_of_their_own(world: Path) -> None:
-    found = cells(world, "kore", "kore:rank=3", "kore:rank=4")
+def test_variants_have_cells_of_their_own(small_world: Path) -> None:
+    found = cells(small_world, "kore", "kore:rank=3", "kore:rank=4")
     assert [cell.method for cell in found] == ["kore", "kore:rank=3", "kore:rank=4"]
     assert len({cell.key for cell in found}) == 3
-    assert cells(world, "kore:kore-null.rank=3")[0].key == found[1].key
-    assert cells(world, "kore")[0].key == cells(world, "kore:rank=auto")[0].key
+    assert cells(small_world, "kore:kore-null.rank=3")[0].key == found[1].key
+    assert cells(small_world, "kore")[0].key == cells(small_world, "kore:rank=auto")[0].key
 
 
-def test_a_variant_takes_its_methods_rate_and_says_so(world: Path, tmp_path: Path) -> None:
-    shipped = {cell.method: cell for cell in cells(world, "kore", "kore:rank=3", "ewc", "ewc:strength=7")}
+def test_a_variant_takes_its_methods_rate_and_says_so(small_world: Path, tmp_path: Path) -> None:
+    shipped = {cell.method: cell for cell in cells(small_world, "kore", "kore:rank=3", "ewc", "ewc:strength=7")}
     assert shipped["kore:rank=3"].learning_rate == shipped["kore"].learning_rate
     assert shipped["kore:rank=3"].tuned == "tuned at other settings"
     entry = {
@@ -157,9 +157,9 @@ def test_a_variant_takes_its_methods_rate_and_says_so(world: Path, tmp_path: Pat
         "chosen": {"learning_rate": 0.5, "settings": {"ewc.strength": 3.0}},
     }  # fmt: skip
     (tmp_path / "t.json").write_text(json.dumps([entry]))
-    plan = make_plan(Request(methods=("ewc", "ewc:strength=7"), tuning=str(tmp_path / "t.json"), data=str(world)))
+    plan = make_plan(Request(methods=("ewc", "ewc:strength=7"), tuning=str(tmp_path / "t.json"), data=str(small_world)))
     strengths = []
-    for cell in cells(world, "ewc", "ewc:strength=7", tuning=str(tmp_path / "t.json")):
+    for cell in cells(small_world, "ewc", "ewc:strength=7", tuning=str(tmp_path / "t.json")):
         assert cell.learning_rate == 0.5
         strengths.append(plan.method(cell.method, cell.settings).settings()["ewc"]["strength"])
     assert strengths == [3.0, 7.0]
@@ -178,13 +178,13 @@ def test_variants_look_like_their_method_and_apart_from_each_other() -> None:
 
 
 def test_the_command_line_and_a_config_sweep_alike(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shown = []
     Path("list.yaml").write_text("sweep:\n- kore-null.rank=3,4\n")
     Path("pairs.yaml").write_text("sweep: {kore-null.rank: '3,4'}\n")
-    base = ["run", "--methods", "lora,kore-null", "--data", str(world), "--dry-run"]
+    base = ["run", "--methods", "lora,kore-null", "--data", str(small_world), "--dry-run"]
     for more in (["--sweep", "kore-null.rank=3,4"], ["--config", "list.yaml"], ["--config", "pairs.yaml"]):
         with pytest.raises(SystemExit):
             main([*base, *more])

@@ -82,14 +82,15 @@ def format_of(path: Path) -> str:
 
 
 def data_file(path: Path) -> Path:
-    """Return the JSON file of a conversation set: ``path`` itself, KORE-74K's file, or the only one in the folder."""
+    """Return the JSON file of a conversation set: ``path`` itself, in a folder KORE-74K's or ours, or the only one."""
     if path.is_file():
         return path
     if not path.is_dir():
         known = [entry.name for entry in path.absolute().parent.glob("*")]
         raise UserError(f"there is no folder or file {str(path)!r}{closest(path.name, known)}")
-    if (file := find_file(path, llava.KORE_74K)) is not None:
-        return file
+    for name in (llava.KORE_74K, llava.FILE, sharegpt.FILE):
+        if (file := find_file(path, name)) is not None:
+            return file
     found = [file for file in sorted(path.glob("*.json*")) if file.name != sharegpt.REGISTER]
     if len(found) != 1:
         names = f"{len(found)}: {', '.join(file.name for file in found)}" if found else "none"
@@ -109,11 +110,15 @@ def read_knowledge(folder: str | Path) -> Knowledge:
     return knowledge_reader(Path(folder)).knowledge()
 
 
-def knowledge_reader(path: Path, problems: Problems | None = None) -> KnowledgeReader:
-    """Return the reader of a knowledge folder or data set, whose ``problems`` say what is done about bad rows."""
+def knowledge_reader(path: Path, problems: Problems | None = None, *, questions: bool = True) -> KnowledgeReader:
+    """Return the reader of a knowledge folder or data set, whose ``problems`` say what is done about bad rows.
+
+    ``questions`` says whether a folder must have those of the evaluation.
+    """
     is_folder = path.is_dir() and find_file(path, INJECTION)
-    tables = huggingface.DatasetTables(path) if not is_folder and huggingface.is_dataset(path) else FolderTables(path)
-    return KnowledgeReader(tables, problems)
+    if not is_folder and huggingface.is_dataset(path):
+        return KnowledgeReader(huggingface.DatasetTables(path), problems)
+    return KnowledgeReader(FolderTables(path, questions=questions), problems)
 
 
 def read_conversations(
@@ -184,7 +189,7 @@ def check_images(knowledge: Knowledge) -> None:
     for found in look(images_of(knowledge)):
         if found.problem:
             # The nouns do not carry their lines, so that the files are read again, only now.
-            reader = knowledge_reader(knowledge.root)
+            reader = knowledge_reader(knowledge.root, questions=False)
             reader.knowledge()
             row, field = reader.images[found.path]
             raise row.error(field, f"image {str(found.path)!r} {found.problem}")

@@ -16,7 +16,7 @@ Each file has a table of its fields below. The files may lie in the folder or up
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,7 @@ from .conversations import Problems, paths, turns, unmarked
 from .digests import content_digest
 from .fields import (
     DIMENSIONS,
+    FLAG,
     ID,
     PATH,
     PATHS,
@@ -66,6 +67,7 @@ _SIDECAR_FIELDS: Fields = {
 }  # fmt: skip
 _FACT_FIELDS: Fields = {
     "subject": PLAIN, "hypernym": PLAIN, "relation": PLAIN, "value": PLAIN, "questions": TEXTS,
+    "reserved": optional(FLAG),
 }  # fmt: skip
 
 
@@ -81,19 +83,20 @@ class Tables(Protocol):
 
 
 class FolderTables:
-    """The files of a knowledge folder on disk."""
+    """The files of a knowledge folder on disk; ``questions`` says whether those of the evaluation must be there."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, questions: bool = True) -> None:
         if not root.is_dir():
             raise UserError(f"no knowledge folder {str(root)!r}{closest(root.name, _names(root.absolute().parent))}")
         self.root, self.pictures = root, Pictures(root)
+        self.required = (INJECTION, EVALUATION) if questions else (INJECTION,)
         self.files: dict[str, Path] = {}
 
     def rows(self, table: str) -> Iterator[Row] | None:
         """Return the rows of a file; raises UserError where a required one is missing."""
         file = find_file(self.root, table)
         if file is None:
-            if table not in (INJECTION, EVALUATION):
+            if table not in self.required:
                 return None
             found = [found for found in _names(self.root) if found.endswith((".json", ".jsonl"))]
             raise UserError(f"the knowledge folder {str(self.root)!r} has no {table}; {nearest(table, found)}")
@@ -142,7 +145,7 @@ class KnowledgeReader:
             root=root,
             items=tuple(items.values()),
             questions=tuple(questions),
-            retention=tuple(replace(question, group=question.id) for question in retention),
+            retention=tuple(by_image(retention)),
             old_facts=tuple(old_facts),
             probes=probes,
             old=old,
@@ -271,4 +274,13 @@ def _fact(row: Row) -> Fact:
         relation=data["relation"],
         value=data["value"],
         questions=tuple(data["questions"]),
+        reserved=bool(data.get("reserved")),
     )
+
+
+def by_image(questions: Iterable[Question]) -> Iterator[Question]:
+    """Yield questions of old knowledge, grouped where they are about the same images; others stand alone."""
+    first: dict[tuple[Path, ...], str] = {}
+    for question in questions:
+        group = first.setdefault(question.images, question.id) if question.images else question.id
+        yield replace(question, group=group)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kore_bench.examples import Example, Item, Knowledge, Question
+from kore_bench.examples import Example, Fact, Item, Knowledge, Question
 
 from .conversations import LLAVA
 from .evoke import EVALUATION, FACTS, INJECTION, OLD, OLD_FACTS, PROBE_FILE, RETENTION
@@ -75,5 +75,9 @@ def _question(question: Question, items: Iterable[str]) -> Row:
 
 
 def _sidecar(item: Item) -> Row:
-    facts = [{**asdict(fact), "questions": list(fact.questions)} for fact in item.facts]
-    return {"id": item.id, "retrieved": list(item.retrieved), "facts": facts}
+    return {"id": item.id, "retrieved": list(item.retrieved), "facts": [_fact(fact) for fact in item.facts]}
+
+
+def _fact(fact: Fact) -> Row:
+    row = {**asdict(fact), "questions": list(fact.questions)}
+    return row if fact.reserved else {name: value for name, value in row.items() if name != "reserved"}

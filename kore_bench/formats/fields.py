@@ -67,6 +67,7 @@ PATH = Kind(expected="one relative path", accepts=_is_text)
 PATHS = Kind(
     expected="a relative path or a list of them", accepts=lambda value: _is_text(value) or _list_of(_is_text)(value)
 )
+FLAG = Kind(expected="true or false", accepts=lambda value: isinstance(value, bool))
 ROWS = Kind(expected="a list of objects", accepts=_list_of(lambda value: isinstance(value, dict)))
 
 

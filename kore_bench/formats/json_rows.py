@@ -17,6 +17,7 @@ PIECE = 2**20
 """Bytes that are read at a time."""
 
 _DECODER = json.JSONDecoder()
+_POINTER = b"version https://git-lfs"
 
 
 def rows(file: Path) -> Iterator[Row]:
@@ -155,9 +156,13 @@ def _row(file: Path, line: int, value: Any) -> Row:
 
 def _opened(file: Path) -> IO[bytes]:
     try:
-        return file.open("rb")
+        stream = file.open("rb")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    if stream.peek(len(_POINTER)).startswith(_POINTER):
+        stream.close()
+        raise UserError(f"{file} is a pointer of Git LFS in place of the data: run 'git lfs pull' where it was cloned")
+    return stream
 
 
 def _not_text(file: Path, line: int, byte: int) -> UserError:

@@ -95,12 +95,13 @@ class Look(NamedTuple):
 
 def look(paths: Iterable[Path]) -> Iterator[Look]:
     """Decode images, as many at once as there are cores, and yield what was found, in order."""
-    with _bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with bombs_refused(), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(_look, paths)
 
 
 @contextmanager
-def _bombs_refused() -> Iterator[None]:
+def bombs_refused() -> Iterator[None]:
+    """Let Pillow raise DecompressionBombWarning, where it would only warn, for as long as this lasts."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from kore_bench.augment.grown import PARTS, About, KnowledgeTree
+from kore_bench.augment.pool import each
 from kore_bench.component import AdapterSpec, Component, Defaults, Find, Layers, Method, Needs, Run, resolve_rank
 from kore_bench.errors import UserError, nearest
-from kore_bench.examples import Example, Knowledge
+from kore_bench.examples import Example, Item, Knowledge
 
 from .matching import match
-from .tree import PARTS, count, plant, statistics_card
+from .tree import check_described, count, plant, statistics_card, strangers, stream
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kore_bench.generators import Generator
     from kore_bench.lmm import LMM
     from kore_bench.statistics import Counting
+
+    from .tree import Embed
+
+RECOGNITION = ("paper", "balanced")
+"""What recognition tasks answer: always Yes, or No for half of the items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +36,10 @@ class KoreAugmentation(Component):
     """Turns each item into a knowledge tree of dialogues and instruction tasks (paper section 3.2).
 
     ``generator`` writes the generated text; ``turns`` bounds the dialogue, ``questions`` the VQA samples of an item;
-    ``parts`` selects the trunk (dialogue) and the branches (recognition, caption, vqa). ``source`` is a folder or file
-    of trees that were generated before, such as KORE-74K: they are taken whole, and nothing is generated.
+    ``parts`` selects the trunk (dialogue) and the branches (recognition, caption, vqa). ``recognition`` is ``paper`` (the
+    answer is always Yes) or ``balanced`` (half of the items are asked for by another's name, the answer being No).
+    ``source`` is a folder or file of trees that were generated before, such as KORE-74K or what `kore-bench augment`
+    made: they are taken whole, and nothing is generated.
     """
 
     name = "kore-augmentation"
@@ -35,6 +48,7 @@ class KoreAugmentation(Component):
     turns: int = 10
     questions: int = 5
     parts: tuple[str, ...] = PARTS
+    recognition: str = "paper"
 
     def check(self) -> None:
         """Refuse a source that is not there, unknown parts, and numbers below zero."""
@@ -46,6 +60,10 @@ class KoreAugmentation(Component):
             raise UserError(f"kore-augmentation.parts is empty: use some of {', '.join(PARTS)}")
         if self.turns < 0 or self.questions < 0:
             raise UserError("kore-augmentation.turns and kore-augmentation.questions must not be negative")
+        if self.recognition not in RECOGNITION:
+            raise UserError(
+                f"kore-augmentation.recognition={self.recognition}: {nearest(self.recognition, RECOGNITION)}"
+            )
 
     def files(self) -> tuple[Path, ...]:
         """Return the source's file of conversations (its pictures are not in the cell's key)."""
@@ -65,15 +83,19 @@ class KoreAugmentation(Component):
         if self.source:
             match(Path(self.source), knowledge.items)
             return
-        writer: Generator = find("generators", self.generator)
-        for item in knowledge.items:
-            try:
-                writer.check(item)
-            except UserError as error:
-                raise UserError(
-                    f"kore-augmentation: {error}; or give trees that were generated before, such as KORE-74K: "
-                    "--set kore-augmentation.source=PATH"
-                ) from None
+        try:
+            self.check_items(knowledge.items, find("generators", self.generator))
+        except UserError as error:
+            raise UserError(
+                f"kore-augmentation: {error}; or give trees that were generated before, such as KORE-74K: "
+                "--set kore-augmentation.source=PATH"
+            ) from None
+
+    def check_items(self, items: Sequence[Item], writer: Generator) -> None:
+        """Refuse items without the name or type that the templates need, or that ``writer`` cannot write about."""
+        for item in items:
+            check_described(item, self.parts)
+            writer.check(item)
 
     def data(self, examples: list[Example], run: Run) -> list[Example]:
         """Replace the items' plain conversations by their trees; examples from elsewhere stay."""
@@ -89,14 +111,37 @@ class KoreAugmentation(Component):
         return examples
 
     def _grown(self, run: Run) -> list[Example]:
-        rng, writer = run.rng(self), run.find("generators", self.generator)
-        trees = [
-            plant(item, writer, rng, turns=self.turns, questions=self.questions, parts=self.parts, embed=run.embed)
-            for item in run.items
-        ]
-        for name, number in statistics_card(trees).items():
+        writer = run.find("generators", self.generator)
+        embed, one = run.embed, Lock()
+
+        def alone(images: Sequence[Path]) -> NDArray[np.floating]:
+            with one:  # the base's vision tower works for one thread at a time
+                return embed(images)
+
+        grow = self.grower(run.items, run.seed, writer, embed=alone)
+        before = writer.usage()
+        trees = {tree.item: tree for tree in each(run.items, grow, writer.settings.in_flight)}
+        ordered = [trees[item.id] for item in run.items]
+        for name, number in statistics_card(ordered).items():
             run.log(f"kore-augmentation/{name}", number)
-        return [example for tree in trees for example in tree.examples()]
+        for name, used in writer.usage().items():
+            run.log(f"kore-augmentation/llm {name}", used - before[name])
+        return [example for tree in ordered for example in tree.examples()]
+
+    def grower(
+        self, items: Sequence[Item], seed: int, writer: Generator, *, embed: Embed | None = None,
+        about: About | None = None,
+    ) -> Callable[[Item], KnowledgeTree]:  # fmt: skip
+        """Return what grows the tree of one of ``items``, from any thread, the same for equal seeds; see `plant`."""
+        asked = strangers(items, seed) if self.recognition == "balanced" else {}
+
+        def grow(item: Item) -> KnowledgeTree:
+            return plant(
+                item, writer, stream(seed, item), turns=self.turns, questions=self.questions, parts=self.parts,
+                embed=embed, about=about, stranger=asked.get(item.id, ""),
+            )  # fmt: skip
+
+        return grow
 
 
 @dataclass(frozen=True, kw_only=True)

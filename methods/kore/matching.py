@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from kore_bench.augment.grown import PARTS
 from kore_bench.errors import UserError
 from kore_bench.examples import Example, Item
 from kore_bench.formats import MISSING, Problems, read_conversations
-
-from .tree import PARTS
 
 _INSTRUCTIONS = {
     "vqa": re.compile("single word or phrase", re.IGNORECASE),
@@ -65,7 +64,7 @@ def match(source: Path, items: Sequence[Item]) -> Matched:
     for example in examples:
         owner = shown.get(example.id) or by_id.get(example.id) or known.named(example)
         if owner:
-            by_item[owner].append(example)
+            by_item[owner].append(replace(example, item=owner))
         elif part_of(example) == "dialogue":
             foreign += 1
         else:

@@ -15,6 +15,7 @@ from kore_bench.lmm import LMM
 from kore_bench.spectra import by_block, spectra
 from kore_bench.spectrum import Spectrum
 from kore_bench.statistics import Counting, Inputs
+from kore_bench.subspace import factors_within
 
 from .null_space import (
     NullBasis,
@@ -22,7 +23,6 @@ from .null_space import (
     energy,
     excess,
     held_out_tail_share,
-    init_factors,
     random_basis,
     scale_to_energy,
     top_basis,
@@ -45,7 +45,7 @@ def null_factors(model: LMM, run: Run, counting: Counting, *, orthonormal: bool,
     found, rank = _spectra(model, run, counting), run.spec.rank
     bases = {layer: cut(item.values, item.vectors, rank, eps=item.eps) for layer, item in found.items()}
     factors = {
-        layer: init_factors(linear.weight, bases[layer], orthonormal=orthonormal)
+        layer: factors_within(linear.weight, bases[layer].vectors, orthonormal=orthonormal)
         for layer, linear in model.linears().items()
     }
     if log:
@@ -62,7 +62,7 @@ def control_factors(model: LMM, run: Run, bases: Mapping[str, Tensor]) -> dict[s
     def matched(inputs: Inputs) -> dict[str, Tensor]:
         scaled = {}
         for layer in inputs.names:
-            a, _ = init_factors(linears[layer].weight, bases[layer])
+            a, _ = factors_within(linears[layer].weight, bases[layer])
             target = energy(null[layer][0], inputs.covariance)
             scaled[layer] = a * scale_to_energy(a, inputs.covariance, target)
         return scaled

@@ -1,7 +1,7 @@
-"""KORE-Constraint's mathematics on tensors alone: the null space of old inputs, factors within it, and how good it is.
+"""KORE-Constraint's mathematics on tensors alone: the null space of old inputs, its controls, and how good it is.
 
-Notation: a layer's weight W0 is ``[m, n]``, C ``[n, n]`` the covariance of its old inputs, U ``[n, r]`` orthonormal
-columns, A ``[r, n]`` and B0 ``[m, r]`` the low-rank factors. Source: arXiv 2510.19316, section 3.3.
+Notation: C ``[n, n]`` is the covariance of a layer's old inputs, U ``[n, r]`` orthonormal columns, A ``[r, n]`` the
+frozen factor within them (`kore_bench.subspace`). Source: arXiv 2510.19316, section 3.3.
 """
 
 from __future__ import annotations
@@ -92,33 +92,6 @@ def random_basis(n: int, rank: int, generator: torch.Generator) -> Tensor:
     gaussian = torch.randn(n, rank, generator=generator, device=generator.device, dtype=torch.float64)
     orthonormal: Tensor = torch.linalg.qr(gaussian)[0]
     return orthonormal
-
-
-def init_factors(weight: Tensor, basis: NullBasis | Tensor, *, orthonormal: bool = False) -> tuple[Tensor, Tensor]:
-    """Return A ``[r, n]`` and B0 ``[m, r]`` in float64 with B0 A = W0 U U^T, the part of the weight in the basis.
-
-    With W0 U = P S Q^T (thin, m x r: the n x n projector is never formed) the paper's form is A = S^(1/2) Q^T U^T and
-    B0 = P S^(1/2). A frozen A's row norms are only a learning rate for each direction; ``orthonormal`` gives all
-    rows one norm instead, with the same total ||A||_F, and B0 = P S scaled to match.
-
-    Where r > m the weight has no more than m singular values, so the paper's other r - m rows would be zero and the
-    matching columns of B could never learn. Here they hold the basis's remaining directions, with the norm of the
-    smallest singular direction; their columns of B0 are zero, so that B0 A stays what it was. Raises ValueError where
-    the shapes do not match.
-    """
-    vectors = basis.vectors if isinstance(basis, NullBasis) else basis
-    if weight.ndim != 2 or vectors.ndim != 2 or weight.shape[1] != vectors.shape[0]:
-        raise ValueError(f"weight {tuple(weight.shape)} and basis {tuple(vectors.shape)} do not share their input")
-    vectors = vectors.to(weight.device, torch.float64)
-    m, r = len(weight), vectors.shape[1]
-    left, singular, right = torch.linalg.svd(weight.detach().double() @ vectors, full_matrices=r > m)
-    norms = torch.cat([singular, singular[-1:].expand(max(r - m, 0))]).sqrt()
-    if orthonormal:
-        norms = norms.square().mean().sqrt().expand(r)
-    b0 = weight.new_zeros(m, r, dtype=torch.float64)
-    # Divide the singular values rather than take their roots, so that B0 A is exact for either choice of norms.
-    b0[:, : len(singular)] = left * (singular / norms[: len(singular)]).nan_to_num(nan=0.0)
-    return norms[:, None] * (vectors @ right.T).T, b0
 
 
 def energy(A: Tensor, covariance: Tensor) -> float:

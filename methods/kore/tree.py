@@ -6,23 +6,21 @@ The trunk is a dialogue on the item's own image; the branches are recognition, c
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kore_bench.augment.gates import Gates
+from kore_bench.augment.grown import GENERATOR, PARTS, About, KnowledgeTree, Reject
 from kore_bench.errors import UserError, nearest
 from kore_bench.examples import Example, Item, Turn
-from kore_bench.generators import Generator, Quadruplet
+from kore_bench.generators import Generator, RejectedError
 
 Embed = Callable[[Sequence[Path]], NDArray[np.floating]]
 """Image embeddings ``[images, features]``, such as CLIP's; rows need not have unit length."""
-
-PARTS = ("dialogue", "recognition", "caption", "vqa")
 
 HEADINGS = (
     "Describe the {type} in the image.",
@@ -52,26 +50,44 @@ IDENTICAL = 1 - 1e-6
 """From this cosine similarity on, a retrieved image is a copy of the item's own and is dropped."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnowledgeTree:
-    """The conversations grown from one item, and what was lost on the way.
+def check_described(item: Item, parts: Sequence[str]) -> None:
+    """Raise ``UserError`` where an item lacks the name or the type that the templates of ``parts`` need."""
+    templates = {"dialogue": HEADINGS, "recognition": RECOGNITIONS, "caption": (*CAPTIONS, "{name}")}
+    for part in parts:
+        for template in templates.get(part, ()):
+            _fill(template, item)
 
-    ``rejected`` counts the VQA quadruplets that failed a quality rule, by reason; ``fallbacks`` counts the branches
-    that show the item's own image because no retrieved one fits.
+
+def stream(seed: int, item: Item) -> random.Random:
+    """Return the random stream of one item's tree: the same whatever other items there are, and in whatever order."""
+    return random.Random(f"kore-augmentation/{seed}/{item.id}")
+
+
+def strangers(items: Sequence[Item], seed: int) -> dict[str, str]:
+    """Return for half of the items, drawn from ``seed``, the name of another one of the same type where there is one.
+
+    It is what balanced recognition asks them for, to be answered by No. Items without anything of another name to ask
+    for are left to be asked for themselves.
     """
+    rng = random.Random(f"kore-augmentation/strangers/{seed}")
+    drawn = rng.sample(items, len(items))
+    named: dict[str, list[str]] = {}
+    for item in drawn:
+        named.setdefault(item.type, []).append(item.name)
+    every = [item.name for item in drawn]
+    found = {}
+    for item in drawn[: len(drawn) // 2]:
+        other = _other(item, named[item.type], rng) or _other(item, every, rng)
+        if other:
+            found[item.id] = other
+    return found
 
-    item: str
-    dialogue: Example | None = None
-    recognition: Example | None = None
-    caption: Example | None = None
-    vqa: tuple[Example, ...] = ()
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    fallbacks: int = 0
 
-    def examples(self) -> tuple[Example, ...]:
-        """Return the conversations, trunk first."""
-        single = (self.dialogue, self.recognition, self.caption)
-        return (*(example for example in single if example is not None), *self.vqa)
+def _other(item: Item, names: Sequence[str], rng: random.Random) -> str:
+    """Return the first name, from a drawn place on, that is not the item's or part of it; empty where there is none."""
+    start, own = rng.randrange(len(names)), item.name.lower()
+    around = (names[(start + step) % len(names)] for step in range(len(names)))
+    return next((name for name in around if name and name.lower() not in own and own not in name.lower()), "")
 
 
 def plant(
@@ -82,55 +98,93 @@ def plant(
     turns: int = 10,
     questions: int = 5,
     embed: Embed | None = None,
+    about: About | None = None,
+    stranger: str = "",
     parts: Sequence[str] = PARTS,
 ) -> KnowledgeTree:
     """Grow the knowledge tree of one item.
 
     ``turns`` bounds the generated turns of the dialogue (its heading comes on top), ``questions`` the VQA. Without
-    ``embed`` the first two retrieved images are retained. Each part has its own random stream, so that leaving one
-    out changes no other. Raises ``UserError`` for an unknown part, for an item without the name or type that its
-    templates need, and where the generator cannot write about the item.
+    ``embed`` the first two retrieved images are retained; ``about`` finds images of another subject of a VQA. A
+    ``stranger`` is a name of something else, which recognition asks for in place of the item's, the answer being No.
+    Each part has its own random stream, so that leaving one out changes no other. What fails a gate, and a part that
+    the generator rejects, is kept in the tree's ``rejects``. Raises ``UserError`` for an unknown part, for an item
+    without the name or type that its templates need, and where the generator cannot write about the item.
     """
     for part in parts:
         if part not in PARTS:
             raise UserError(f"A knowledge tree has no part {part!r}: {nearest(part, PARTS)}.")
     streams = {part: random.Random(rng.getrandbits(64)) for part in PARTS}
     retained = _retained(item, embed) if {"recognition", "caption"} & set(parts) else []
-    grown: dict[str, Example] = {}
+    gates = Gates(item)
+    grown: dict[str, Example | None] = {}
     vqa: list[Example] = []
-    rejected: Counter[str] = Counter()
     fallbacks = 0
 
     if "dialogue" in parts:
-        stream = streams["dialogue"]
-        heading = Turn(question=_fill(stream.choice(HEADINGS), item), answer=item.text)
-        generated = generator.dialogue(item, stream, turns)[:turns]
-        grown["dialogue"] = _example(item, "dialogue", item.image, heading, *generated)
+        grown["dialogue"] = _dialogue(item, generator, streams["dialogue"], gates, turns)
     if "recognition" in parts:
-        question = _fill(streams["recognition"].choice(RECOGNITIONS), item)
-        turn = Turn(question=f"{question}\n{YES_NO}", answer="Yes")
-        grown["recognition"] = _example(item, "recognition", retained[0] if retained else item.image, turn)
+        image = retained[0] if retained else item.image
+        grown["recognition"] = _recognition(item, streams["recognition"], image, stranger)
         fallbacks += not retained
     if "caption" in parts:
-        stream = streams["caption"]
-        question = _fill(stream.choice(CAPTIONS), item)
-        answer = _fill("{name}. ", item) + generator.summary(item, stream)
-        turn = Turn(question=f"{question}\n{PARAGRAPH}", answer=answer)
-        grown["caption"] = _example(item, "caption", retained[-1] if retained else item.image, turn)
-        fallbacks += not retained
+        image = retained[-1] if retained else item.image
+        grown["caption"] = _caption(item, generator, streams["caption"], gates, image)
+        fallbacks += grown["caption"] is not None and not retained
     if "vqa" in parts:
-        stream = streams["vqa"]
-        for quadruplet in generator.quadruplets(item, stream, questions)[:questions]:
-            asked, reason = _refer(quadruplet)
-            if reason:
-                rejected[reason] += 1
-                continue
-            # Images are retrieved for the item's name, hence show no other subject.
-            pictures = item.retrieved[:RETRIEVED] if quadruplet.subject.lower() == item.name.lower() else ()
-            fallbacks += not pictures
-            turn = Turn(question=f"{asked}\n{SHORT}", answer=quadruplet.answer)
-            vqa.append(_example(item, f"vqa/{len(vqa) + 1}", stream.choice(pictures or (item.image,)), turn))
-    return KnowledgeTree(item=item.id, vqa=tuple(vqa), rejected=dict(rejected), fallbacks=fallbacks, **grown)
+        vqa, own = _vqa(item, generator, streams["vqa"], gates, questions, about)
+        fallbacks += own
+    return KnowledgeTree(item=item.id, vqa=tuple(vqa), rejects=tuple(gates.rejects), fallbacks=fallbacks, **grown)
+
+
+def _dialogue(item: Item, generator: Generator, rng: random.Random, gates: Gates, limit: int) -> Example:
+    heading = Turn(question=_fill(rng.choice(HEADINGS), item), answer=item.text)
+    try:
+        written = generator.dialogue(item, rng, limit)[:limit]
+    except RejectedError as error:
+        gates.rejects.append(Reject(part="dialogue", reason=GENERATOR, detail=str(error)))
+        written = []
+    return _example(item, "dialogue", item.image, heading, *gates.turns(written))
+
+
+def _recognition(item: Item, rng: random.Random, image: Path, stranger: str) -> Example:
+    question = _fill(rng.choice(RECOGNITIONS), item, stranger)
+    turn = Turn(question=f"{question}\n{YES_NO}", answer="No" if stranger else "Yes")
+    return _example(item, "recognition", image, turn)
+
+
+def _caption(item: Item, generator: Generator, rng: random.Random, gates: Gates, image: Path) -> Example | None:
+    question, name = _fill(rng.choice(CAPTIONS), item), _fill("{name}", item)
+    try:
+        summary = generator.summary(item, rng)
+    except RejectedError as error:
+        gates.rejects.append(Reject(part="caption", reason=GENERATOR, detail=str(error)))
+        return None
+    if not gates.summary(summary):
+        return None
+    return _example(item, "caption", image, Turn(question=f"{question}\n{PARAGRAPH}", answer=f"{name}. {summary}"))
+
+
+def _vqa(
+    item: Item, generator: Generator, rng: random.Random, gates: Gates, limit: int, about: About | None
+) -> tuple[list[Example], int]:
+    """Return the VQA samples, and how many of them show the item's own image for want of another."""
+    drawing = random.Random(rng.getrandbits(64))  # the pictures do not depend on how much a generator draws
+    try:
+        written = generator.quadruplets(item, rng, limit)[:limit]
+    except RejectedError as error:
+        gates.rejects.append(Reject(part="vqa", reason=GENERATOR, detail=str(error)))
+        written = []
+    made: list[Example] = []
+    fallbacks = 0
+    for asked, one in gates.quadruplets(written):
+        # Images are retrieved for the item's name, hence show no other subject.
+        own = one.subject.strip().lower() == item.name.lower()
+        pictures = item.retrieved[:RETRIEVED] if own else tuple(about(one.subject, one.hypernym)) if about else ()
+        fallbacks += not pictures
+        turn = Turn(question=f"{asked}\n{SHORT}", answer=one.answer)
+        made.append(_example(item, f"vqa/{len(made) + 1}", drawing.choice(pictures or (item.image,)), turn))
+    return made, fallbacks
 
 
 def statistics_card(trees: Iterable[KnowledgeTree]) -> dict[str, int]:
@@ -138,7 +192,7 @@ def statistics_card(trees: Iterable[KnowledgeTree]) -> dict[str, int]:
     trees = tuple(trees)
     return {
         **count([example for tree in trees for example in tree.examples()]),
-        "rejects": sum(sum(tree.rejected.values()) for tree in trees),
+        "rejects": sum(len(tree.rejects) for tree in trees),
         "fallbacks": sum(tree.fallbacks for tree in trees),
     }
 
@@ -157,18 +211,19 @@ def count(examples: Sequence[Example]) -> dict[str, int]:
     }
 
 
-def _fill(template: str, item: Item) -> str:
+def _fill(template: str, item: Item, stranger: str = "") -> str:
     """Fill ``{name}`` and ``{type}``; raise ``UserError`` where the item lacks what the template needs."""
     for key, value in (("name", item.name), ("type", item.type)):
         if f"{{{key}}}" in template and not value:
             raise UserError(
-                f"Item {item.id!r} has no {key}, which KORE's templates need: give it in the injection file."
+                f"item {item.id!r} has no {key}, which KORE's templates need: give it in the injection file"
             )
-    return template.format(name=item.name, type=item.type)
+    return template.format(name=stranger or item.name, type=item.type)
 
 
 def _example(item: Item, part: str, image: Path, *turns: Turn) -> Example:
-    return Example(id=f"{item.id}/{part}", images=(image,), turns=turns, source=f"kore/{part.partition('/')[0]}")
+    source = f"kore/{part.partition('/')[0]}"
+    return Example(id=f"{item.id}/{part}", images=(image,), turns=turns, source=source, item=item.id)
 
 
 def _retained(item: Item, embed: Embed | None) -> list[Path]:
@@ -181,21 +236,3 @@ def _retained(item: Item, embed: Embed | None) -> list[Path]:
     similarity = vectors[1:] @ vectors[0]
     order = np.argsort(-similarity, kind="stable")
     return [retrieved[i] for i in order if similarity[i] < IDENTICAL][:RETAINED]
-
-
-def _refer(quadruplet: Quadruplet) -> tuple[str, str]:
-    """Return the question with its subject replaced by a reference to the image, and why it fails ("" if it does not).
-
-    The subject must stand in the question, must not be the answer, and must be replaceable: it needs a hypernym, and
-    "the tower in the image's" or "the tower in the image-" is no English.
-    """
-    subject, question = quadruplet.subject.strip(), quadruplet.question
-    named = re.compile(rf"(?<!\w)(?:(?:the|a|an)\s+)?{re.escape(subject)}(?!\w)", re.IGNORECASE)
-    if not subject or not named.search(question):
-        return question, "subject not in the question"
-    if subject.lower() == quadruplet.answer.strip(" .").lower():
-        return question, "subject is the answer"
-    if not quadruplet.hypernym or re.search(rf"{named.pattern}(?:['\u2019]s|-)", question, re.IGNORECASE):
-        return question, "subject not replaceable"
-    reference = f"he {quadruplet.hypernym} in the image"
-    return named.sub(lambda match: ("t" if match.start() else "T") + reference, question), ""
