@@ -390,7 +390,12 @@ def test_offline_is_said_before_clip_is_looked_for(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("kore_bench.augment.session.go_offline", lambda: told.append("offline"))
-    monkeypatch.setattr("kore_bench.augment.session.image_provider", lambda *_, **__: told.append("looked") or 1 / 0)
+
+    def looked(*_: object, **__: object) -> None:
+        told.append("looked")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("kore_bench.augment.session.image_provider", looked)
     command = ["augment", str(small_world), "--images", f"folder:{album}", "--out", str(tmp_path / "out")]
     for more, wanted in ((["--offline"], ["offline", "looked"]), ([], ["looked"])):
         told.clear()

@@ -17,12 +17,11 @@ from kore_bench.models import mini_llava
 from kore_bench.plan import Request, make_plan, read_tuning
 from kore_bench.results import write_text
 
-FURTHER = (mini_llava.SEED_1, mini_llava.SEED_2, mini_llava.WIDE)
-SHIPPED = [card for card in FURTHER if Path(card.path).is_dir()]
+FURTHER = (mini_llava.SEED_1,)
 
 
 def test_further_bases_differ_from_mini_llava_in_name_weights_and_rank_alone() -> None:
-    assert len({card.path for card in (mini_llava.CARD, *FURTHER)}) == 4
+    assert len({card.path for card in (mini_llava.CARD, *FURTHER)}) == 1 + len(FURTHER)
     for card in FURTHER:
         assert (card.train, card.learning_rates, card.dtype) == (
             mini_llava.CARD.train,
@@ -30,7 +29,6 @@ def test_further_bases_differ_from_mini_llava_in_name_weights_and_rank_alone() -
             "float32",
         )
         assert Path(card.path).name == card.name
-    assert mini_llava.WIDE.rank / 192 == mini_llava.CARD.rank / architecture.WIDTH
 
 
 @pytest.mark.parametrize("card", FURTHER, ids=lambda card: card.name)
@@ -54,7 +52,7 @@ def test_a_rate_of_its_own_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "heads", "inner"), [(128, 4, 384), (192, 6, 576)])
 def test_width_scales_heads_and_feed_forward_layers(width: int, heads: int, inner: int) -> None:
-    text = architecture.model(0, width).config.text_config
+    text: Any = architecture.model(0, width).config.text_config
     assert (text.hidden_size, text.num_attention_heads, text.intermediate_size, text.num_hidden_layers) == (
         width, heads, inner, 4,
     )  # fmt: skip
@@ -86,7 +84,7 @@ def test_halving_rounds_weights_and_notes_what_they_score(tmp_path: Path, monkey
     assert sizes[1] < 0.55 * sizes[0]
 
 
-@pytest.mark.parametrize("card", SHIPPED, ids=lambda card: card.name)
+@pytest.mark.parametrize("card", FURTHER, ids=lambda card: card.name)
 def test_shipped_weights_are_of_the_cards_width_small_and_score_well(card: ModelCard) -> None:
     folder = Path(card.path)
     config: Any = LlavaConfig.from_pretrained(folder)

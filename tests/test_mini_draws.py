@@ -77,7 +77,7 @@ def test_distance_is_what_is_shared_with_the_likest_old_entity(distance: Any, sh
 
 
 def test_distances_differ_in_looks_alone_and_draws_in_everything() -> None:
-    near, far = (drawn(WorldSettings(entities=48, distance=distance), 2) for distance in ("near", "far"))  # type: ignore[arg-type]
+    near, far = (drawn(WorldSettings(entities=48, distance=distance), 2) for distance in ("near", "far"))
     assert [(one.id, one.name, one.values) for one in near] == [(one.id, one.name, one.values) for one in far]
     other = drawn(WorldSettings(entities=48, distance="near"), 1)
     assert not {one.id for one in near} & {one.id for one in other}
@@ -176,7 +176,7 @@ def test_the_main_world_stays_the_default() -> None:
         ("world.entities=90", {"model": "llava-7b"}, "llava-7b knows nothing of the mini world"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: str, options: dict[str, str], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(settings: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         _plan(settings, **options)
 

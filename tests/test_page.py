@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from kore_bench.errors import UserError
+from kore_bench.inline import in_script
 from kore_bench.report import build_all
 from kore_bench.reports import answers, browser, drawing, page
 from kore_bench.reports.browser_images import LEFT_OUT, NOT_FOUND, Pictures, image_folders, inside
@@ -109,7 +110,7 @@ def test_hostile_words_add_no_markup(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("text", [HOSTILE, "<", "<!--", "]]>", "\u2028", "\ud800", "&lt;"])
 def test_json_in_a_script_reads_back_and_cannot_end_it(text: str) -> None:
-    inner = browser.in_script({text: [text]})
+    inner = in_script({text: [text]})
     assert "<" not in inner
     assert inner.isascii()
     assert json.loads(inner) == {text: [text]}

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kore_bench.augment.grown import KnowledgeTree
 from kore_bench.errors import UserError
 from kore_bench.examples import Fact, Item, Turn
 from kore_bench.generators import Generator, Quadruplet
 from kore_bench.generators.template import GENERATOR as TEMPLATE
 from kore_bench.methods.kore import tree as kore_tree
-from kore_bench.methods.kore.tree import KnowledgeTree, plant, statistics_card
+from kore_bench.methods.kore.tree import plant, statistics_card
 from kore_bench.mini import language
 
 OWN = Path("own.png")

@@ -25,13 +25,11 @@ CARD = ModelCard(
 )
 
 
-def _base(name: str, summary: str, rank: int = CARD.rank) -> ModelCard:
-    """Return the card of another base, which is used as mini-llava is and takes its tuned rates."""
-    return replace(
-        CARD, name=name, summary=summary, path=str(MINI_LLAVA.with_name(name)), rank=rank, tuned_on=CARD.name
-    )
-
-
-SEED_1 = _base("mini-llava-1", "mini-llava pre-trained anew from seed 1: other weights, other pictures and talks")
-SEED_2 = _base("mini-llava-2", "mini-llava pre-trained anew from seed 2: other weights, other pictures and talks")
-WIDE = _base("mini-llava-192", "mini-llava of width 192 in place of 128, pre-trained from seed 0", rank=24)
+SEED_1 = replace(
+    CARD,
+    name="mini-llava-1",
+    summary="mini-llava pre-trained anew from seed 1: other weights, other pictures and talks",
+    path=str(MINI_LLAVA.with_name("mini-llava-1")),
+    tuned_on=CARD.name,
+)
+"""Another base, which is used as mini-llava is and takes its tuned rates."""

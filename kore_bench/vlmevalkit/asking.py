@@ -37,7 +37,7 @@ def ask(
             model.generate(
                 [(rows[place].dialogue(said[place]), rows[place].images(turn + 1)) for place in places],
                 max_new_tokens=max_new_tokens, given=dict(told.answers), keep=told.keep, share=(rank(), world()),
-                progress=lambda now, _, before=before: progress(before + now, total),  # type: ignore[misc]
+                progress=lambda now, _, before=before: progress(before + now, total),
             )  # fmt: skip
             for place, text in zip(places, told.all(), strict=True):
                 said[place].append(text)
