@@ -236,14 +236,16 @@ def frontier(
     scales: Annotated[str, typer.Option(help="Parts of its change that each cell is given, with commas.")] = (
         "0.25,0.5,0.75"
     ),
+    plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
     """Scale each trained cell's change down (WiSE-FT, no retraining): a curve of K.A against K.R, then the reports."""
     from kore_bench.frontier_session import frontier_session
     from kore_bench.session import report_session
 
-    code = frontier_session(run, _names(methods), _numbers("--scales", scales), out)
-    raise typer.Exit(report_session(run, ("frontier", "frontier-table", "page"), (), out) or code)
+    plugins = tuple(plugin or ())
+    code = frontier_session(run, _names(methods), _numbers("--scales", scales), out, plugins)
+    raise typer.Exit(report_session(run, ("frontier", "frontier-table", "page"), plugins, out) or code)
 
 
 @app.command()

@@ -17,8 +17,12 @@ from kore_bench.plan import check_scales
 from kore_bench.results import FRONTIER, Record, RunFolder
 
 
-def frontier_session(folder: Path, methods: Sequence[str], scales: Sequence[float], out: Console) -> int:
+def frontier_session(
+    folder: Path, methods: Sequence[str], scales: Sequence[float], out: Console, plugins: tuple[str, ...] = ()
+) -> int:
     """Evaluate every trained cell of a run at each scale; points that stand on all questions are not asked again.
+
+    ``plugins`` are those of the run, named again (see `kore_bench.export.find_trained`).
 
     Returns 1 where a method can have no such points, else 0. Raises UserError for a run without trained cells, an
     unknown method, or a scale that is not between 0 and 1 (0 is the base, 1 the cell itself: both are known).
@@ -40,16 +44,16 @@ def frontier_session(folder: Path, methods: Sequence[str], scales: Sequence[floa
     disable_progress_bar()  # type: ignore[no-untyped-call]
     # PEFT reads the old name of a transformers property; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    return max([_trace(run, record, scales, out) for record in chosen])
+    return max([_trace(run, record, scales, plugins, out) for record in chosen])
 
 
-def _trace(run: RunFolder, record: Record, scales: Sequence[float], out: Console) -> int:
+def _trace(run: RunFolder, record: Record, scales: Sequence[float], plugins: tuple[str, ...], out: Console) -> int:
     """Evaluate one cell at those of ``scales`` that it lacks, and say what came of it."""
     name, title = run.name_of(record), f"{record.method}, seed {record.seed}"
     missing = [scale for scale in scales if not _whole(run, record, scale)]
     if not missing:
         return 0
-    trained = find_trained(run, name)
+    trained = find_trained(run, name, plugins)
     tasks = tasks_of(trained.plan, sample=False)
     if not tasks:
         raise UserError(f"{run.path} has no frontier: it takes the tasks {' and '.join(SAMPLE)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -21,6 +22,7 @@ from kore_bench.card import ModelCard
 from kore_bench.cli import main
 from kore_bench.errors import UserError
 from kore_bench.export import _write_picture_settings, export_cell
+from kore_bench.integrity import sums
 from kore_bench.lmm import LMM
 from kore_bench.mini import MINI_QWEN
 from kore_bench.models.llava import LLAVA_7B
@@ -217,6 +219,34 @@ def test_nothing_is_overwritten_and_no_other_base_is_used(checkpoint: Path, smal
     (other / "generation_config.json").write_text(json.dumps(config | {"max_length": 7}))
     with pytest.raises(UserError, match="lora--seed0 was trained on another checkpoint of tiny-llava"):
         export_cell(run, "lora", tmp_path / "out", merge=True)
+
+
+def test_no_code_runs_because_a_folder_names_it(llava_run: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "theirs")
+    shutil.copytree(llava_run.path, run.path)
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"import os\nos.mkdir({str(tmp_path / 'done')!r})\n")
+    plan = run.plan()
+    plan["request"]["plugins"] = [str(evil)]
+    (run.path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    with pytest.raises(UserError, match=r"made with plug-ins \(.*evil.py\): name them again with --plugin"):
+        export_cell(run, "lora", tmp_path / "out", merge=False)
+    assert not (tmp_path / "done").exists()
+
+
+def test_damaged_weights_are_not_exported(llava_run: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(llava_run.path, run.path)
+    (file,) = (run.path / "cells").glob("*--lora--*/adapter/adapter_model.safetensors")
+    cell = file.parents[1]
+    record = run.read(cell.name)
+    assert record is not None
+    run.write(cell.name, replace(record, files=sums(cell)))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"adapter_model.safetensors is not what was written"):
+        export_cell(run, "lora", tmp_path / "out", merge=False)
 
 
 def test_the_command_writes_a_folder(llava_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
