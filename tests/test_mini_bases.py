@@ -11,6 +11,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from kore_bench.card import ModelCard
+from kore_bench.formats import DIMENSIONS
 from kore_bench.grid import decide_rate
 from kore_bench.mini import architecture, build
 from kore_bench.models import mini_llava
@@ -91,7 +92,9 @@ def test_shipped_weights_are_of_the_cards_width_small_and_score_well(card: Model
     assert card.rank * 8 == config.text_config.hidden_size
     last = json.loads((folder / "training.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert last["stage"] == "final, float16 weights"
-    assert last["accuracy"]["mean"] >= 0.92
+    skills = {skill: last["accuracy"][skill] for skill in DIMENSIONS}
+    assert all(score >= 0.92 for skill, score in skills.items() if skill != "HAL")
+    assert 0.4 <= skills["HAL"] <= 0.6  # chance: what the docs say of it
     assert last["accuracy"]["old-facts"] >= 0.95
     assert last["accuracy"]["new"] <= 0.05
     assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
