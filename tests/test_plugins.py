@@ -248,7 +248,7 @@ def test_a_file_adds_a_generator_which_is_in_the_key(tmp_path: Path) -> None:
         assert file in composed.sources
         digests.add(composed.digest())
     assert len(digests) == 2
-    with pytest.raises(UserError, match="kore-augmentation: unknown generator 'echo': available: template"):
+    with pytest.raises(UserError, match="kore-augmentation: unknown generator 'echo': available: hf, openai, template"):
         Registry().compose("kore", {"kore-augmentation.generator": "echo"})
 
 

@@ -68,11 +68,15 @@ def _record(method: str, seed: int, share: float, tasks: dict[str, str]) -> Reco
     scores = {task: {metric: _score(value)} for task, metric in tasks.items()}
     scores["adaptation"] |= {name: _score(value) for name in ("CEM", "F1", "CEM repaired", "unreachable")}
     scores["retention"] |= {name: _score(95 - value / 2) for name in ("K.R", *DIMENSIONS)}
+    scores["retention"] |= {f"{name} chance": _score(10.0) for name in DIMENSIONS}
     scores |= {task: {outcome.metric: _score(value)} for task, outcome in _TOOLKITS.items()}
     scores[POOLED] = pool(scores, _TOOLKITS)
     moved = {"KL": share, "drift by depth": [0.0, share], "leak by depth": [share / 100]}
     settings = {"old": {"samples": 256, "skills": 4}}
-    trained = {"train": {"steps": 20, "batch_size": 16, "learning_rate": 1e-3}, "components": {"lora": {"rank": 8}}}
+    trained = {
+        "train": {"steps": 20, "batch_size": 16, "learning_rate": 1e-3},
+        "components": {"lora": {"rank": "auto"}},
+    }
     counts = {"trainable_parameters": 80_000, "examples": 60, "samples": 320, "steps": 20, "tokens": 30_000}
     return Record(
         status="done", tasks=_TOOLKITS,

@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             help=f"one of the {kind} to test, repeatable (without any name: all that are known)",
         )  # fmt: skip
     group.addoption("--plugin", action="append", default=[], metavar="FILE", help="a Python file that defines them")
+    group.addoption("--llm", default="", metavar="NAME", help="language model of generators that need one")
+    group.addoption("--base-url", default="", metavar="URL", help="endpoint of that model")
     group.addoption("--data", default=MINI, metavar="FOLDER", help="knowledge that tasks ask about (default: mini)")
     group.addoption(
         "--run", default="", metavar="FOLDER", help="finished run that reports show (default: a made-up one)"

@@ -8,20 +8,26 @@ import pytest
 
 from kore_bench.errors import UserError
 from kore_bench.examples import Item, Knowledge
-from kore_bench.generators import SUMMARY_WORDS, Generator, Illustrator, Rewriter
+from kore_bench.generators import SUMMARY_WORDS, Generator, GeneratorSettings, Illustrator, Rewriter
+from kore_bench.generators.llm.writer import LanguageModelGenerator
 from kore_bench.registry import Registry
 
 
 @pytest.fixture
-def the_generator(generator: str, registry: Registry) -> Generator:
-    """Return the generator that is tested."""
+def the_generator(generator: str, registry: Registry, pytestconfig: pytest.Config) -> Generator:
+    """Return the generator that is tested, with the language model that is named by ``--llm``."""
+    settings = GeneratorSettings(
+        llm=pytestconfig.getoption("--llm", ""), base_url=pytestconfig.getoption("--base-url", "")
+    )
     found: Generator = registry.find("generators", generator)
-    return found
+    return found.configured(settings)
 
 
 @pytest.fixture
 def items(the_generator: Generator, mini_knowledge: Knowledge) -> tuple[Item, ...]:
     """Return items that it can write about."""
+    if isinstance(the_generator, LanguageModelGenerator) and not the_generator.settings.llm:
+        pytest.skip(f"{the_generator.name} writes by a language model, and none is named by --llm")
     found = mini_knowledge.items[:6]
     for item in found:
         the_generator.check(item)
