@@ -217,12 +217,14 @@ def test_where_others_come_through_one_that_fails_is_rejected_alone(server: Any)
     server.script = lambda asked: script(asked) if "Lyon" in asked.text else 1 / 0  # the server's connection breaks
     server.latency = 0.02
     writer = writing_at(server, retries=2)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(lambda: writer.summary(replace(ITEM, text="In Rome."), random.Random(0)))
-        assert set(pool.map(lambda seed: summary(writer, seed), range(60))) == {"The Red Arch stands in Lyon."}
+        seeds = itertools.count()
+        while not failing.done():  # others come through between any two tries
+            assert summary(writer, next(seeds)) == "The Red Arch stands in Lyon."
         with pytest.raises(RejectedError, match="cannot be reached, after 3 tries"):
             failing.result()
-    assert summary(writer, 100)
+    assert summary(writer, next(seeds))
 
 
 def test_a_server_that_dies_under_way_stops_all_and_rejects_nothing(server: Any) -> None:
