@@ -133,7 +133,7 @@ class LlmServer:
         }  # fmt: skip
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until either side ends it."""
+        """Serve one connection until either side ends it; a script that raises ConnectionError breaks it."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while not self.down:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
@@ -143,6 +143,8 @@ class LlmServer:
                 if not await self._answer(head[0], headers, body, reader, writer):
                     break
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def _answer(
         self, line: str, headers: Mapping[str, str], body: bytes, reader: asyncio.StreamReader,
@@ -269,9 +271,10 @@ def serving(script: Script, **settings: Any) -> Iterator[LlmServer]:
         ready.set()
         await ended.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
