@@ -224,10 +224,12 @@ def test_settings_are_checked(fields: dict[str, Any], sentence: str) -> None:
 def test_the_rate_is_kept_by_threads_together(tmp_path: Path) -> None:
     with serving() as server:
         asked = judge(server, tmp_path, per_minute=600)
+        begin = time.monotonic()
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(asked.generate, map(str, range(8)))) == {"Good."}
     assert len(server.times) == 8
-    assert server.times[-1] - server.times[0] >= 0.6
+    # From before the first, which a busy machine may send late: the eighth waits for seven gaps.
+    assert server.times[-1] - begin >= 0.69
     assert asked.counts()["asked"] == 8
 
 
