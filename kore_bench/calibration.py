@@ -267,14 +267,14 @@ def _label(name: str) -> str:
 
 
 def _of_toolkit(task: ToolkitTask, count: int) -> tuple[tuple[Example, ...], str]:
-    from kore_bench.formats.digests import file_digest
+    from kore_bench.cache import file_digest
 
     found = task.samples(count)
     content = [
         [
             sample.id,
             *((turn.question, turn.answer) for turn in sample.turns),
-            *(file_digest(image).hex() for image in sample.images),
+            *(file_digest(image) for image in sample.images),
         ]
         for sample in found
     ]

@@ -59,6 +59,7 @@ from kore_bench.options import (
     TableFormat,
     Tasks,
     Tuning,
+    names,
 )
 from kore_bench.options import RunFolder as Run
 
@@ -126,17 +127,17 @@ def run(
     from kore_bench.session import run_session
     from kore_bench.variants import expand
 
-    swept = expand(_names(methods), sweep or (), Registry(tuple(Path(path) for path in plugin or ())))
-    named = () if contrasts == NONE else _names(contrasts)
+    swept = expand(names(methods), sweep or (), Registry(tuple(Path(path) for path in plugin or ())))
+    named = () if contrasts == NONE else names(contrasts)
     request = Request(
-        methods=swept, model=model, data=data, tasks=_names(tasks), seeds=tuple(range(seeds)),
+        methods=swept, model=model, data=data, tasks=names(tasks), seeds=tuple(range(seeds)),
         plugins=tuple(plugin or ()), tuning=tuning,
         settings=_settings(set_, {"old.calibration": calibration, "lm-eval.path": lm_eval_path}),
         limit=limit, offline=offline, judge=judge, judge_url=judge_url, llm=llm, base_url=base_url, contrasts=named,
         frontier=() if frontier == NONE else _numbers("--frontier", frontier),
     )  # fmt: skip
 
-    launch = Launch(gpus_per_cell=gpus_per_cell, strategy=strategy.value, report_to=_names(report_to))
+    launch = Launch(gpus_per_cell=gpus_per_cell, strategy=strategy.value, report_to=names(report_to))
     code = run_session(
         request, runs, name, jobs=jobs, rerun=rerun.value, dry_run=dry_run, out=out, launch=launch, gpu=gpu,
         checked=lambda: write_config(context, save_config) if save_config else None,
@@ -154,7 +155,7 @@ def report(
     """Write tables, figures and pages again from a run's records."""
     from kore_bench.session import report_session
 
-    raise typer.Exit(report_session(run, _names(reports), tuple(plugin or ()), out))
+    raise typer.Exit(report_session(run, names(reports), tuple(plugin or ()), out))
 
 
 @app.command()
@@ -206,7 +207,7 @@ def compare(
     """Say which method is better, by how much, how sure, and on which questions."""
     from kore_bench.compare import compare_session
 
-    compare_session(run, _names(methods), against, _names(tasks), questions, out)
+    compare_session(run, names(methods), against, names(tasks), questions, out)
 
 
 @app.command()
@@ -244,7 +245,7 @@ def frontier(
     from kore_bench.session import report_session
 
     plugins = tuple(plugin or ())
-    code = frontier_session(run, _names(methods), _numbers("--scales", scales), out, plugins)
+    code = frontier_session(run, names(methods), _numbers("--scales", scales), out, plugins)
     raise typer.Exit(report_session(run, ("frontier", "frontier-table", "page"), plugins, out) or code)
 
 
@@ -299,7 +300,7 @@ def tune(
     from kore_bench.session import tune_session
 
     request = Request(
-        methods=_names(methods), model=model, data=data, settings=_settings(set_, {"old.calibration": calibration}),
+        methods=names(methods), model=model, data=data, settings=_settings(set_, {"old.calibration": calibration}),
         plugins=tuple(plugin or ()), split="validation", tasks=("adaptation", "retention"),
     )  # fmt: skip
     raise typer.Exit(tune_session(request, runs, file, jobs=jobs, out=out))
@@ -401,14 +402,10 @@ def _settings(given: list[str] | None, options: dict[str, str]) -> tuple[str, ..
     return (*(given or ()), *(f"{name}={value}" for name, value in options.items() if value))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     """Return numbers with commas between; raises UserError where one is none."""
     try:
-        return tuple(map(float, _names(text)))
+        return tuple(map(float, names(text)))
     except ValueError:
         raise UserError(f"{option} {text} are no numbers: write them as 0.25,0.5") from None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kore_bench.options import Calibration, Data, Debug, Folder, Limit, Model, Plugins, Settings, Tasks
+from kore_bench.options import Calibration, Data, Debug, Folder, Limit, Model, Plugins, Settings, Tasks, names
 
 app = typer.Typer(help="Look into a model: what its weights and inputs hold.", no_args_is_help=True)
 out = Console(highlight=False)
@@ -50,7 +50,7 @@ def co_svd(
 
     given = {"old.calibration": calibration, "old.samples": str(samples or "")}
     request = Request(
-        methods=("lora",), model=model, data=data, tasks=_names(tasks), seeds=(seed,), plugins=tuple(plugin or ()),
+        methods=("lora",), model=model, data=data, tasks=names(tasks), seeds=(seed,), plugins=tuple(plugin or ()),
         settings=(*(set_ or ()), *(f"{key}={value}" for key, value in given.items() if value)), limit=limit,
     )  # fmt: skip
     raise typer.Exit(co_svd_session(request, remove, runs, name, seed=seed, out=out))
@@ -96,10 +96,6 @@ def covariance(
         seeds=(seed,),
     )  # fmt: skip
     code = covariance_maps_session(
-        request, _names(sets), _names(layers), runs, name, samples=samples, seed=seed, out=out
+        request, names(sets), names(layers), runs, name, samples=samples, seed=seed, out=out
     )  # fmt: skip
     raise typer.Exit(code)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

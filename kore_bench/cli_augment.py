@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from kore_bench.options import Debug, Offline, Plugins
+from kore_bench.options import Debug, Offline, Plugins, names
 
 MAKE = "make"
 WRITES, COSTS, HOW = "What writes and what is written", "What it may cost", "How it runs"
@@ -150,7 +150,7 @@ def make(
     )
     request = Request(
         data=data, out=to, generator=generator, llm=settings, images=images, clip=clip, recognition=recognition,
-        decontaminate=decontaminate, in_flight=in_flight, formats=_names(formats), seed=seed, limit=limit,
+        decontaminate=decontaminate, in_flight=in_flight, formats=names(formats), seed=seed, limit=limit,
         settings=tuple(set_ or ()), plugins=tuple(plugin or ()),
     )  # fmt: skip
     raise typer.Exit(augment_session(request, out))
@@ -167,7 +167,3 @@ def preview(
     from kore_bench.augment.preview import write_preview
 
     out.print(str(write_preview(folder)), soft_wrap=True, markup=False)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -282,3 +282,8 @@ SaveConfig = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/mini-llava.", metavar="RUN")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return what an option names with commas between."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -263,12 +263,22 @@ def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, sync it, and rename it: readers see the old file or the whole new one."""
+    """Write ``text`` as `replacing` does: readers see the old file or the whole new one."""
+    with replacing(file) as stream:
+        stream.write(text)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[IO[str]]:
+    """Yield a stream under a temporary name, which is synced and takes the place of ``file`` when the block ends.
+
+    Where the block raises, the old file stays.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

@@ -113,8 +113,8 @@ def run_cell(
 
     A cell that was stopped goes on from what it left in ``folder``: the last checkpoint of its training, the answers
     already given. Where ``earlier``, its record of the time before, has tasks that failed, they alone are asked again
-    if the trained weights are still there, in a checkpoint or as the adapter that was saved. The record is not written here: a cell is done when the caller has written
-    it. Raises UserError for the user's mistakes and BrokenContractError for a method's.
+    if the trained weights are still there, in a checkpoint or as the adapter that was saved. The record is not written
+    here: a cell is done when the caller has written it. Raises UserError for the user's mistakes and BrokenContractError for a method's.
     """
     _reset_peak_memory()
     clock = _Clock(listener)

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kore_bench.cache import cached_tensors, digest
+from kore_bench.cache import cached_tensors, digest, file_digest
 from kore_bench.distributed import rank, wait_for_all, world
 from kore_bench.examples import Example
-from kore_bench.formats.digests import file_digest
 from kore_bench.grid import card_key, versions
 from kore_bench.lmm import LMM
 from kore_bench.registry import digest_files
@@ -115,4 +114,4 @@ def without_labels(model: LMM, samples: Sequence[Example]) -> Iterator[dict[str,
 
 
 def _content(picture: Path) -> str:
-    return file_digest(picture).hex()
+    return file_digest(picture)

@@ -11,8 +11,6 @@ from kore_bench.errors import UserError
 from kore_bench.integrity import Damage, search
 from kore_bench.results import RunFolder
 
-AGAIN = "the command that made the run does these cells again, and only these"
-
 
 def verify_session(folder: Path, out: Console) -> int:
     """Check every file that the run's records answer for; return 1 where one is damaged, else 0.
@@ -36,7 +34,7 @@ def verify_session(folder: Path, out: Console) -> int:
         out.print(_advice(damages), soft_wrap=True, markup=False)
     out.print(f"{folder}: {cells} cells, {files} files read, {len(damages)} damaged", soft_wrap=True, markup=False)
     if missing:
-        out.print(f"{missing} cells have no record yet: {AGAIN.replace('again, and only these', 'now')}", markup=False)
+        out.print(f"{missing} cells have no record yet: the command that made the run does them", markup=False)
     if unsealed:
         out.print(f"{unsealed} cells are of an earlier version, which kept no sums: only their records were read")
     return 1 if damages else 0
@@ -46,4 +44,4 @@ def _advice(damages: list[Damage]) -> str:
     """Return what to do: a run asks damaged cells again by itself, except where only weights are damaged."""
     if all("adapter" in damage.file.parts for damage in damages):
         return "no score rests on these weights: to have them again, delete the record.json beside them and run again"
-    return AGAIN
+    return "the command that made the run does these cells again, and only these"

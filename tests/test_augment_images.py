@@ -21,10 +21,10 @@ from kore_bench.augment.clip import Clip
 from kore_bench.augment.folder import FolderImages
 from kore_bench.augment.phash import NEAR, copies, hamming, perceptual_hash
 from kore_bench.augment.providers import RETAINED, RETRIEVED, OwnImages, image_provider
+from kore_bench.cache import file_digest
 from kore_bench.cli import main
 from kore_bench.errors import UserError
 from kore_bench.examples import Item
-from kore_bench.formats.digests import file_digest
 
 tiny: Any = importlib.import_module("tiny_clip")
 
@@ -373,10 +373,10 @@ def test_the_command_searches_the_folder(
     assert ended.value.code == 0
     origins = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert {row["part"] for row in origins if "likeness" in row} == {"recognition", "caption", "vqa"}
-    searched = {file_digest(file).hex() for file in album.rglob("*.png")}
+    searched = {file_digest(file) for file in album.rglob("*.png")}
     samples = json.loads((tmp_path / "out" / "llava.json").read_text())
     for sample in samples:
-        found = file_digest(tmp_path / "out" / sample["image"]).hex() in searched
+        found = file_digest(tmp_path / "out" / sample["image"]) in searched
         assert found is not sample["id"].endswith("dialogue")
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert plan["clip"] == str(clip)

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kore_bench.cache import file_digest
 from kore_bench.examples import Item, Knowledge
-from kore_bench.formats.digests import file_digest
 
 from .card import Card
 from .contamination import KINDS, OWN_IMAGE, Guard, asked_in, decontaminated
@@ -24,7 +24,7 @@ from .pool import each
 @lru_cache(maxsize=4096)
 def picture(image: Path) -> Picture:
     """Return the digests of an image file; raises UserError where it cannot be read as an image."""
-    return Picture(digest=file_digest(image).hex(), hash=perceptual_hash(image))
+    return Picture(digest=file_digest(image), hash=perceptual_hash(image))
 
 
 def write_data_set(

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from kore_bench import __version__
+from kore_bench.cache import file_digest
 from kore_bench.errors import UserError
 from kore_bench.examples import Example
 from kore_bench.formats.conversations import LLAVA
-from kore_bench.formats.digests import file_digest
 from kore_bench.formats.evoke_writer import llava_row
+from kore_bench.results import write_text
 
 from .grown import KnowledgeTree
 from .journal import Entry, Picture
@@ -106,7 +107,7 @@ class Output:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(image, scratch := target.with_suffix(".tmp"))
-                if file_digest(scratch).hex() != picture.digest:
+                if file_digest(scratch) != picture.digest:
                     scratch.unlink()
                     raise UserError(f"{image} has changed since its item was done: put it back, or begin a new --out")
                 scratch.rename(target)
@@ -142,11 +143,11 @@ def write_manifest(output: Output, plan: Mapping[str, Any], *, items: int, of: i
     """Write ``SHA256SUMS`` (see ``sha256sum -c``) and ``manifest.json``: how the set was made, and what it holds."""
     folder = output.folder
     made = {
-        name: file_digest(folder / name).hex()
+        name: file_digest(folder / name)
         for name in sorted(file.relative_to(folder).as_posix() for file in _data_files(folder))
     }
     sums = "".join(f"{digest}  {name}\n" for name, digest in sorted((made | output.images).items()))
-    _write_text(folder / SUMS, sums)
+    write_text(folder / SUMS, sums)
     manifest = {
         "kore-bench": __version__,
         "plan": dict(plan),
@@ -154,7 +155,7 @@ def write_manifest(output: Output, plan: Mapping[str, Any], *, items: int, of: i
         "complete": items == of,
         "files": {name: {"sha256": digest, "bytes": (folder / name).stat().st_size} for name, digest in made.items()},
         "images": len(output.images),
-        SUMS: file_digest(folder / SUMS).hex(),
+        SUMS: file_digest(folder / SUMS),
     }
     write_json(folder / MANIFEST, manifest)
 
@@ -220,10 +221,4 @@ def _line(stream: IO[str], row: Mapping[str, Any]) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write a JSON file, replacing what stands there at once."""
-    _write_text(file, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def _write_text(file: Path, text: str) -> None:
-    scratch = file.with_name(f".{file.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, file)
+    write_text(file, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

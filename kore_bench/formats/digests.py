@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kore_bench.cache import cache_folder, digest
+from kore_bench.cache import cache_folder, digest, file_digest
 from kore_bench.errors import UserError
 
 _LARGE = 2**26
@@ -47,14 +47,8 @@ def _digest(ordered: list[tuple[str, Path]]) -> str:
         inner = pool.map(file_digest, (path for _, path in ordered))
         for (name, _), found in zip(ordered, inner, strict=True):
             # The inner digest has one length, so that no name can pass for another file's bytes.
-            total.update(found + name.encode() + b"\0")
+            total.update(bytes.fromhex(found) + name.encode() + b"\0")
     return total.hexdigest()
-
-
-def file_digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _write(note: Path, text: str) -> None:

@@ -164,7 +164,7 @@ PICTURES: dict[str, tuple[Build, str]] = {
     "picture: HTML": (image(b"<html>404 not found</html>"), "injection_data.json, line 1, field 'image': image 'data/1.png' is no picture of a known format (PNG"),
     "picture: a pickle": (image(b"\x80\x04\x95\x10\x00"), "injection_data.json, line 1, field 'image': image 'data/1.png' is no picture of a known format (PNG"),
     "archive: leads out": (zipped({"../1.png": picture()}), "data/images.zip: its member '../1.png' leads out of the folder; nothing was unpacked"),
-    "archive: is absolute": (zipped({"/tmp/packed/1.png": picture()}), "data/images.zip: its member '/tmp/packed/1.png' leads out of the folder; nothing was unpacked"),
+    "archive: is absolute": (zipped({"/packed/1.png": picture()}), "data/images.zip: its member '/packed/1.png' leads out of the folder; nothing was unpacked"),
     "archive: leads out on Windows": (zipped({"..\\packed\\1.png": picture()}), "data/images.zip: its member '..\\\\packed\\\\1.png' leads out of the folder; nothing was unpacked"),
     "archive: a drive of Windows": (zipped({"C:packed/1.png": picture()}), "data/images.zip: its member 'C:packed/1.png' leads out of the folder; nothing was unpacked"),
     "archive: a link": (zipped({member("packed/1.png", stat.S_IFLNK | 0o777): b"/etc/passwd"}), "data/images.zip: its member 'packed/1.png' is a link or a device, no picture; nothing was unpacked"),

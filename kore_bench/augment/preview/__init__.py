@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +13,7 @@ from typing import IO, Any
 
 from kore_bench.errors import UserError
 from kore_bench.inline import as_text, packed, policy_hash
+from kore_bench.results import replacing
 
 from ..output import MANIFEST, REPORT
 from .trees import trees
@@ -34,17 +32,10 @@ def write_preview(folder: Path) -> Path:
     evaluation too. The page holds the texts, packed and read when an item is shown; images stay where they are, beside
     it. Raises UserError where the folder holds no such data set.
     """
-    handle, scratch = tempfile.mkstemp(dir=_checked(folder), prefix=f".{PREVIEW}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            _write(stream, folder)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, folder / PREVIEW)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise
-    return folder / PREVIEW
+    page = _checked(folder) / PREVIEW
+    with replacing(page) as stream:
+        _write(stream, folder)
+    return page
 
 
 @dataclass
